@@ -1,0 +1,113 @@
+#pragma once
+
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "server/base/error.hpp"
+#include "server/base/timer_queue.hpp"
+#include "server/device/device.hpp"
+#include "server/device/events.hpp"
+#include "server/leg/leg.hpp"
+#include "server/leg/memory_leg.hpp"
+
+namespace blockloom {
+
+class StateStore;
+
+/// A device held open by a frontend: it cannot be removed (but by force) while this lives.
+/// Movable; the destructor closes. Ends before the registry does.
+class DeviceHandle {
+ public:
+  DeviceHandle() = default;
+  DeviceHandle(DeviceHandle&& other) noexcept;
+  DeviceHandle& operator=(DeviceHandle&& other) noexcept;
+  ~DeviceHandle();
+
+  explicit operator bool() const noexcept { return device_ != nullptr; }
+  Device& operator*() const noexcept { return *device_; }
+  Device* operator->() const noexcept { return device_.get(); }
+
+ private:
+  friend class Registry;
+  DeviceHandle(class Registry* registry, std::shared_ptr<Device> device);
+  Registry* registry_ = nullptr;
+  std::shared_ptr<Device> device_;
+};
+
+/// A device as a configuration describes it.
+struct DeviceSpec {
+  std::string name;
+  std::string uuid;         ///< empty: none, or keep
+  std::string description;  ///< empty: none, or keep
+  std::string table;        ///< the text
+  bool read_only = false;
+};
+
+/// What apply() did.
+struct ApplyReport {
+  std::vector<std::string> created, swapped, unchanged;
+  Duration pause{};  ///< from the first gate's closing to the last one's opening
+};
+
+struct RemoveOptions {
+  bool deferred = false;
+  bool force = false;
+};
+
+/// All devices, by name. Every change goes through here, is announced as an event, and is saved
+/// (when a state store is set) before the call returns. Any thread.
+class Registry {
+ public:
+  explicit Registry(DeviceLimits limits = {});
+  ~Registry();  ///< shuts down
+  Registry(const Registry&) = delete;
+  Registry& operator=(const Registry&) = delete;
+
+  // dmsetup's verbs. Errors name the device. A name has 1 to 127 characters, no '/', no control
+  // character; a uuid up to 128.
+  Result<void> create(const DeviceSpec& spec);  ///< with a table: loaded and resumed; else empty
+  Result<void> load(std::string_view name, std::string_view table, bool read_only);
+  Result<void> clear(std::string_view name);
+  Result<void> suspend(std::string_view name, const SuspendOptions& options);
+  Result<PauseReport> resume(std::string_view name, const SuspendOptions& options = {});
+  Result<void> remove(std::string_view name, const RemoveOptions& options);
+  Result<void> rename(std::string_view name, std::string_view new_name);
+  Result<void> set_uuid(std::string_view name, std::string_view uuid);
+  Result<std::string> message(std::string_view name, Sectors sector,
+                              std::span<const std::string> words);
+
+  /// Swaps several devices as one, all or nothing: loads every table bottom-up, suspends all
+  /// top-down, swaps, resumes bottom-up. A device that does not exist is created; one whose table
+  /// is the same is left alone; one that is not named is not touched.
+  Result<ApplyReport> apply(const std::vector<DeviceSpec>& specs,
+                            const SuspendOptions& options = {});
+  /// What apply() would do: the legs are opened and checked, and nothing changes.
+  Result<ApplyReport> check(const std::vector<DeviceSpec>& specs);
+
+  Result<DeviceHandle> open(std::string_view name);
+  Result<std::shared_ptr<Device>> find(std::string_view name) const;
+  Result<std::shared_ptr<Device>> find_uuid(std::string_view uuid) const;
+  std::vector<std::shared_ptr<Device>> list() const;  ///< by name
+  Events& events() noexcept { return events_; }
+
+  /// Restores what the store holds, merged with the configuration's devices, and saves every
+  /// change from now on. A run-time change outlives a restart until the configuration's own text
+  /// for that device changes. A device whose legs are missing is kept without a table, and said.
+  Result<void> start(std::unique_ptr<StateStore> store, const std::vector<DeviceSpec>& configured);
+
+  /// The configuration was read again: applies what changed in it since the last time.
+  Result<ApplyReport> reconfigure(const std::vector<DeviceSpec>& configured);
+
+  /// Ends every queued and held request with Errc::shutdown, and all later ones; waits at most
+  /// `wait` for those in flight. Idempotent.
+  void shut_down(Duration wait = std::chrono::seconds(5));
+
+ private:
+  friend class DeviceHandle;
+};
+
+}  // namespace blockloom

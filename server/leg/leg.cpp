@@ -1,0 +1,56 @@
+#include "server/leg/leg.hpp"
+
+#include <fmt/format.h>
+
+namespace blockloom {
+
+bool Extents::add(Extent extent) {
+  if (extent.length.value == 0) return true;
+  if (!list_.empty() && list_.back().hole == extent.hole && list_.back().zero == extent.zero) {
+    list_.back().length += extent.length;
+  } else {
+    if (full()) return false;
+    list_.push_back(extent);
+  }
+  covered_ += extent.length;
+  return true;
+}
+
+IoTotals IoAccount::totals() const noexcept {
+  IoTotals t;
+  for (const Shard& s : shards_) {
+    t.in_flight += s.in_flight.load(std::memory_order_relaxed);
+    t.reads += s.reads.load(std::memory_order_relaxed);
+    t.writes += s.writes.load(std::memory_order_relaxed);
+    t.others += s.others.load(std::memory_order_relaxed);
+    t.read_bytes += s.read_bytes.load(std::memory_order_relaxed);
+    t.write_bytes += s.write_bytes.load(std::memory_order_relaxed);
+  }
+  t.errors = errors_.load(std::memory_order_relaxed);
+  t.samples = samples_.load(std::memory_order_relaxed);
+  t.sampled_ns = sampled_ns_.load(std::memory_order_relaxed);
+  return t;
+}
+
+Submit Leg::submit(Io& io) noexcept {
+  const std::size_t shard = this_thread_shard();
+  io.leg = this;
+  io.shard = static_cast<std::uint8_t>(shard);
+  io.start_ns = IoAccount::start_time();
+  account_.begin(shard);
+  const Submit result = do_submit(io);
+  if (result == Submit::done) account_.end(shard, io.op, io.length, io.status, io.start_ns);
+  return result;
+}
+
+void Leg::finish(Io& io, Errc status) noexcept {
+  io.status = status;
+  io.leg->account_.end(io.shard, io.op, io.length, status, io.start_ns);
+  io.complete(io);
+}
+
+Result<std::string> Leg::message(std::string_view) {
+  return Error{Errc::not_supported, fmt::format("leg '{}' takes no messages", uri_)};
+}
+
+}  // namespace blockloom
