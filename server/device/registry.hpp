@@ -92,7 +92,7 @@ class Registry {
   Result<std::shared_ptr<Device>> find(std::string_view name) const;
   Result<std::shared_ptr<Device>> find_uuid(std::string_view uuid) const;
   std::vector<std::shared_ptr<Device>> list() const;  ///< by name
-  Events& events() noexcept { return events_; }
+  Events& events() noexcept;
 
   /// Restores what the store holds, merged with the configuration's devices, and saves every
   /// change from now on. A run-time change outlives a restart until the configuration's own text
