@@ -39,7 +39,10 @@ class Engine {
   void begin_shut_down();
 
   Registry& registry() noexcept;
-  const std::string& default_device() const noexcept;
+  /// What an empty export name opens; empty: nothing does.
+  std::string default_device() const;
+  /// False: clients are not told the names of devices (NBD_OPT_LIST), and have to know them.
+  bool advertise() const noexcept;
 
  private:
   struct State;

@@ -47,9 +47,11 @@ struct DeviceSpec {
   bool read_only = false;
 };
 
-/// What apply() did.
+/// What apply() or reconfigure() did.
 struct ApplyReport {
   std::vector<std::string> created, swapped, unchanged;
+  std::vector<std::string> removed;  ///< reconfigure() only
+  std::vector<std::string> notes;    ///< sentences for the user: what waits for a restart, and why
   Duration pause{};  ///< from the first gate's closing to the last one's opening
 };
 
