@@ -86,6 +86,18 @@ Errc from_errno(int error_number) noexcept {
   return Errc::io;
 }
 
+std::string quoted(std::string_view text) {
+  constexpr std::size_t shown = 64;
+  std::size_t size = text.size();
+  if (size > shown)
+    for (size = shown; size > 0 && (static_cast<unsigned char>(text[size]) & 0xc0) == 0x80;)
+      --size;  // into a character of several bytes
+  std::string result = "'";
+  for (const char c : text.substr(0, size))
+    result += static_cast<unsigned char>(c) < ' ' || c == 0x7f ? '?' : c;
+  return result + (size < text.size() ? "…'" : "'");
+}
+
 Error system_error(std::string_view what, int error_number) {
   std::string message(what);
   message += ": ";

@@ -49,6 +49,10 @@ struct [[nodiscard]] Error {
 /// Builds the Error for a failed system call: "WHAT: strerror".
 Error system_error(std::string_view what, int error_number);
 
+/// A word or name from outside as messages show it: in quotes, cut to 64 bytes, without control
+/// characters.
+std::string quoted(std::string_view text);
+
 /// A value or an Error. Errors travel by return value; the engine throws nothing of its own.
 template <class T = void>
 class [[nodiscard]] Result {

@@ -49,3 +49,12 @@ TEST_CASE("Result holds a value or an error") {
   CHECK(Result<void>().code() == Errc::ok);
   CHECK(Result<void>(Error{Errc::limit, ""}).code() == Errc::limit);
 }
+
+TEST_CASE("a quoted word is short and safe to print") {
+  CHECK(quoted("a b") == "'a b'");
+  CHECK(quoted("a\nb\x7f") == "'a?b?'");
+  CHECK(quoted(std::string(64, 'x')) == "'" + std::string(64, 'x') + "'");
+  CHECK(quoted(std::string(65, 'x')) == "'" + std::string(64, 'x') + "…'");
+  // A character is never cut in two.
+  CHECK(quoted(std::string(63, 'x') + "éy") == "'" + std::string(63, 'x') + "…'");
+}
