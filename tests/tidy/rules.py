@@ -160,7 +160,7 @@ BANNED = [
     (r"\b(sprintf|vsprintf|strcpy|strcat|gets)\s*\(", "unbounded: fmt::format"),
     (r"\b(atoi|atol|atoll|strtol|strtoul|strtoll|strtoull)\s*\(",
      "takes trailing text and loses errors: parse_number() or std::from_chars"),
-    (r"(?<![\w:.])(rand|srand|random)\s*\(|std::rand\b", "std::mt19937_64 with a printed seed"),
+    (r"(?<![\w:.])(rand|srand)\s*\(|std::rand\b", "std::mt19937_64 with a printed seed"),
     (r"\b(localtime|gmtime|ctime|asctime)\s*\(", "shares a buffer: the _r form"),
     (r"(?<![\w.])signal\s*\(", "sigaction"),
     (r"(?<![\w.:])(system|popen)\s*\(", "no shell: posix_spawn with a list of arguments"),
