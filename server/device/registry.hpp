@@ -52,7 +52,7 @@ struct ApplyReport {
   std::vector<std::string> created, swapped, unchanged;
   std::vector<std::string> removed;  ///< reconfigure() only
   std::vector<std::string> notes;    ///< sentences for the user: what waits for a restart, and why
-  Duration pause{};  ///< from the first gate's closing to the last one's opening
+  Duration pause{};                  ///< from the first gate's closing to the last one's opening
 };
 
 struct RemoveOptions {
