@@ -1,0 +1,204 @@
+"""The command: which parts run, how long, and where the results go."""
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+import time
+from types import SimpleNamespace
+
+from . import report, throughput
+from .procs import BenchError, Process
+from .report import Checks
+from .rows import ROWS
+
+# Per mode: seconds a sample, rounds of the servers with a target and of the others.
+MODES = {
+    "full": {"seconds": 1.5, "rounds": 5, "other_rounds": 2, "size": 1 << 30},
+    "quick": {"seconds": 0.7, "rounds": 3, "other_rounds": 1, "size": 512 << 20},
+}
+PARTS = ("throughput",)
+
+
+def arguments(argv):
+    top = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    p = argparse.ArgumentParser(
+        prog="tests/bench/run",
+        description="Measures Blockloom beside nbdkit, qemu-nbd and nbd-server. About 40 minutes,"
+        " or 5 with --quick; leave the machine alone meanwhile. Only ratios within one run count.",
+    )
+    p.add_argument("build", nargs="?", default="build", metavar="BUILDDIR")
+    p.add_argument("--quick", action="store_true", help="Unix socket and tmpfs only, shorter")
+    p.add_argument("--parts", default=",".join(PARTS), help="of: %(default)s")
+    p.add_argument("--rows", default="", help=f"of: {','.join(r.name for r in ROWS)}")
+    p.add_argument("--servers", default="", help="names as in the report, comma-separated")
+    p.add_argument("--transports", help="of: unix,tcp")
+    p.add_argument("--backings", help="of: tmpfs,disk")
+    p.add_argument("--seconds", type=float, help="of one sample")
+    p.add_argument("--rounds", type=int)
+    p.add_argument("--size-mib", type=int, help="of the image")
+    p.add_argument("--disk", help="a folder on a disk; default: BUILDDIR/bench")
+    p.add_argument("--json", help="default: BUILDDIR/bench/DATE.json")
+    p.add_argument("--markdown", metavar="FILE", help="write the report as markdown, too")
+    args = p.parse_args(argv)
+    if not os.path.isdir(args.build) and os.path.isdir(os.path.join(top, args.build)):
+        args.build = os.path.join(top, args.build)
+    args.build = os.path.abspath(args.build)
+    return args
+
+
+def words(text, allowed, what):
+    chosen = [w.strip() for w in text.split(",") if w.strip()]
+    for w in chosen:
+        if w not in allowed:
+            raise BenchError(f"{what} '{w}': expected one of {', '.join(allowed)}")
+    return chosen
+
+
+def options(args):
+    mode = dict(MODES["quick" if args.quick else "full"])
+    if args.seconds:
+        mode["seconds"] = args.seconds
+    if args.rounds:
+        mode["rounds"] = args.rounds
+        mode["other_rounds"] = min(mode["other_rounds"], args.rounds)
+    if args.size_mib:
+        mode["size"] = args.size_mib << 20
+    return SimpleNamespace(**mode)
+
+
+def _first_line(argv):
+    try:
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=10, check=False)
+    except OSError:
+        return "not installed"
+    lines = (done.stdout or done.stderr).strip().splitlines()
+    return lines[0] if lines else "?"
+
+
+def host_facts(args, opts):
+    with open("/proc/cpuinfo", encoding="utf-8") as f:
+        model = next((line.split(":", 1)[1].strip() for line in f if "model name" in line), "?")
+    top = os.path.dirname(os.path.abspath(__file__))
+    return {
+        "date": time.strftime("%Y-%m-%d %H:%M"),
+        "commit": _first_line(["git", "-C", top, "describe", "--always", "--dirty"]),
+        "processor": f"{os.cpu_count()} × {model}, shared by client and server",
+        "kernel": platform.release(),
+        "load before": " ".join(f"{x:.2f}" for x in os.getloadavg()),
+        "nbdkit": _first_line(["nbdkit", "--version"]),
+        "qemu-nbd": _first_line(["qemu-nbd", "--version"]) + ", aio=io_uring, cache=writeback",
+        "nbd-server": _first_line(["nbd-server", "-V"]).removeprefix("This is "),
+        "fio": _first_line(["fio", "--version"]),
+        "samples": f"{opts.seconds} s, {opts.rounds} rounds,"
+        f" {opts.other_rounds} of servers without a target",
+        "image": f"{opts.size >> 20} MiB of random bytes, in the page cache",
+        "mode": "quick" if args.quick else "full",
+    }
+
+
+def _memory_available():
+    with open("/proc/meminfo", encoding="ascii") as f:
+        return next(int(line.split()[1]) << 10 for line in f if line.startswith("MemAvailable"))
+
+
+def throughput_part(args, opts, folder, disk, checks):
+    default_backings = "tmpfs" if args.quick else "tmpfs,disk"
+    default_transports = "unix" if args.quick else "unix,tcp"
+    plan = throughput.Plan(
+        args.build,
+        folder,
+        disk,
+        words(args.transports or default_transports, ("unix", "tcp"), "transport"),
+        words(args.backings or default_backings, ("tmpfs", "disk"), "backing"),
+        words(args.rows, [r.name for r in ROWS], "row"),
+        words(args.servers, list(throughput.kinds(args.build)), "server"),
+        opts,
+    )
+    need = 5 * opts.size  # two copies on tmpfs, and three servers that hold one in memory
+    if _memory_available() < need:
+        raise BenchError(f"{need >> 20} MiB of free memory needed; try a smaller --size-mib")
+    result = throughput.run(plan)
+    for name, reason in result["skipped"].items():
+        checks.skip(f"{name}: {reason}")
+    result["verdicts"] = throughput.verdicts(result["rows"])
+    result["noise"] = throughput.noise(result["rows"])
+    for name, v in result["verdicts"].items():
+        for row, ratio in v["below"].items():
+            checks.add(False, f"{name}, {row}: {ratio:.2f} of nbdkit file, {v['least']} wanted")
+        good = v["rows"] - len(v["below"])
+        told = f"{name}: at least {v['least']} in {good} of {v['rows']} rows"
+        checks.add(good == v["rows"], told)
+        checks.add(v["median"] >= 1, f"{name}: median row {v['median']:.3f} of nbdkit file")
+    return result
+
+
+def render(results, checks, markdown):
+    lines = []
+
+    def section(title, body):
+        lines.extend(["", f"## {title}" if markdown else title.upper(), "", *body])
+
+    if markdown:
+        lines.append("# Figures")
+        lines += ["", "Written by `tests/bench/run`. Only ratios within one run count."]
+    section("Machine", report.host(results["host"], markdown))
+    if "throughput" in results:
+        part = results["throughput"]
+        section("Ratio to nbdkit file", report.overview(part, markdown))
+        if part["noise"]:
+            low, middle, high = part["noise"]
+            lines += [
+                "",
+                f"nbdkit file, started twice, against itself: {low:.2f} to {high:.2f}, median"
+                f" {middle:.2f}. This is the noise of a row.",
+            ]
+        section("Throughput", report.throughput(part, markdown))
+    verdict_lines = [f"{state}  {text}" for state, text in checks.lines]
+    section("Verdicts", [f"- {x}" for x in verdict_lines] if markdown else verdict_lines)
+    return "\n".join(lines) + "\n"
+
+
+def _write(path, text):
+    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+    with open(path, "w", encoding="utf-8") as f:
+        f.write(text)
+
+
+def main(argv):
+    args = arguments(argv)
+    opts = options(args)
+    checks = Checks()
+    out = os.path.join(args.build, "bench")
+    shm = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    folder = tempfile.mkdtemp(prefix="blockloom-bench.", dir=shm)
+    disk = None
+    try:
+        parts = words(args.parts, PARTS, "part")
+        os.makedirs(args.disk or out, exist_ok=True)
+        disk = tempfile.mkdtemp(prefix="disk.", dir=args.disk or out)
+        results = {"host": host_facts(args, opts)}
+        if "throughput" in parts:
+            results["throughput"] = throughput_part(args, opts, folder, disk, checks)
+        results["checks"] = [{"state": s, "text": t} for s, t in checks.lines]
+        _write(
+            args.json or os.path.join(out, time.strftime("%Y-%m-%d-%H%M%S.json")),
+            json.dumps(results, indent=1) + "\n",
+        )
+        print(render(results, checks, markdown=False))
+        if args.markdown:
+            _write(args.markdown, render(results, checks, markdown=True))
+        print(checks.summary())
+        return 1 if checks.count("FAIL") else 0
+    except (BenchError, KeyboardInterrupt) as e:
+        print(f"tests/bench/run: {e or 'interrupted'}")
+        print("0 passed, 1 failed, 0 skipped")
+        return 2
+    finally:
+        Process.stop_all()
+        shutil.rmtree(folder, ignore_errors=True)
+        if disk:
+            shutil.rmtree(disk, ignore_errors=True)

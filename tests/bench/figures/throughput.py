@@ -1,0 +1,181 @@
+"""Throughput, side by side: in every round each row goes to every server in turn, so that what the
+machine does to one it does to all, and a ratio is taken within a round, never across."""
+
+import os
+import statistics
+import sys
+
+from .procs import BenchError
+from .rows import ROWS, measure
+from .servers import CONTROL, REFERENCE, Backing, kinds
+
+TARGETS = {"blockloom linear": 0.95, "blockloom striped": 0.95}
+MEASURED = (*TARGETS, REFERENCE, CONTROL)  # every round; the others in the first `other_rounds`
+IN_MEMORY = ("blockloom mem:", "nbdkit memory")  # no backing file: once is enough
+
+
+class Cell:
+    """All samples of one row against one server."""
+
+    def __init__(self):
+        self.samples = {}  # by round
+
+    def add(self, number, sample):
+        self.samples[number] = sample
+
+    def median(self, field):
+        values = [getattr(s, field) for s in self.samples.values()]
+        values = [v for v in values if v is not None]
+        return statistics.median(values) if values else None
+
+
+def median_ratio(cell, reference):
+    """The median of the rounds' own ratios, over the rounds that both have."""
+    ratios = [
+        sample.value / reference.samples[number].value
+        for number, sample in cell.samples.items()
+        if number in reference.samples
+    ]
+    return statistics.median(ratios) if ratios else None
+
+
+class Plan:
+    def __init__(self, build, folder, disk, transports, backings, rows, servers, options):
+        self.build = build
+        self.folder = folder  # on tmpfs
+        self.disk = disk
+        self.transports = transports
+        self.backings = backings
+        self.rows = [row for row in ROWS if not rows or row.name in rows]
+        self.servers = servers
+        self.options = options
+
+
+def say(text):
+    print(text, file=sys.stderr, flush=True)
+
+
+def _start(plan, transport, backing, skipped):
+    servers = []
+    folder = os.path.join(plan.folder, f"{transport}-{backing.name}")
+    os.makedirs(folder)
+    for kind in kinds(plan.build).values():
+        if plan.servers and kind.name not in plan.servers:
+            continue
+        if kind.name in IN_MEMORY and backing.name != plan.backings[0]:
+            continue
+        missing = kind.missing()
+        if missing:
+            skipped[kind.name] = missing
+            continue
+        servers.append(kind.start(folder, transport, backing))
+    return servers
+
+
+def _in_turn(servers, number):
+    """Another first one each round, and every other round backwards: no server has always the
+    same one before it."""
+    turned = servers[number % len(servers) :] + servers[: number % len(servers)]
+    return turned[::-1] if number % 2 else turned
+
+
+def _group(plan, transport, backing, cells, skipped):
+    servers = _start(plan, transport, backing, skipped)
+    try:
+        for number in range(plan.options.rounds):
+            here = [
+                s for s in servers if s.name in MEASURED or number < plan.options.other_rounds
+            ]
+            for row in plan.rows:
+                key = (row.name, transport, backing.name)
+                line = []
+                for server in _in_turn(here, number):
+                    if row.writes or number == 0:
+                        backing.sync()
+                    sample = measure(
+                        row, server, plan.options.seconds, backing.size, with_memory=number == 0
+                    )
+                    cells.setdefault(key, {}).setdefault(server.name, Cell()).add(number, sample)
+                    line.append((server.name, f"{sample.value:.0f}"))
+                say(
+                    f"  round {number + 1}/{plan.options.rounds} {' '.join(key)}: "
+                    + ", ".join(f"{name} {value}" for name, value in sorted(line))
+                )
+    finally:
+        unclean = [s.name for s in servers if not s.process.stop()]
+    if unclean:
+        raise BenchError(f"not ended 10 s after SIGTERM: {', '.join(unclean)}")
+
+
+def run(plan):
+    """{"rows": […], "skipped": {server: reason}}"""
+    cells, skipped = {}, {}
+    for name in plan.backings:
+        parent = plan.folder if name == "tmpfs" else plan.disk
+        backing = Backing(name, os.path.join(parent, "backing"), plan.options.size)
+        try:
+            backing.create()
+            for transport in plan.transports:
+                say(f"throughput: {transport} socket, backing on {name}")
+                _group(plan, transport, backing, cells, skipped)
+        finally:
+            backing.remove()
+    return {"rows": _results(plan, cells), "skipped": skipped}
+
+
+def _results(plan, cells):
+    known = {row.name: row for row in plan.rows}
+    results = []
+    for (row, transport, backing), by_server in cells.items():
+        reference = by_server.get(REFERENCE)
+        servers = {}
+        for name, cell in by_server.items():
+            servers[name] = {
+                "value": cell.median("value"),
+                "p50_us": cell.median("p50_us"),
+                "p99_us": cell.median("p99_us"),
+                "cpu_us": cell.median("cpu_us"),
+                "rss_kib": cell.median("rss_kib"),
+                "pss_kib": cell.median("pss_kib"),
+                "ratio": median_ratio(cell, reference) if reference else None,
+                "samples": [s.as_dict() for s in cell.samples.values()],
+            }
+        results.append(
+            {
+                "row": row,
+                "transport": transport,
+                "backing": backing,
+                "unit": known[row].unit,
+                "per": known[row].per,
+                "servers": servers,
+            }
+        )
+    return results
+
+
+def verdicts(rows):
+    """What the targets say of each of our servers, over all rows."""
+    found = {}
+    for name, least in TARGETS.items():
+        ratios = {
+            (r["row"], r["transport"], r["backing"]): r["servers"][name]["ratio"]
+            for r in rows
+            if name in r["servers"] and r["servers"][name]["ratio"] is not None
+        }
+        if not ratios:
+            continue
+        below = {" ".join(key): ratio for key, ratio in ratios.items() if ratio < least}
+        found[name] = {
+            "rows": len(ratios),
+            "least": least,
+            "below": below,
+            "median": statistics.median(ratios.values()),
+        }
+    return found
+
+
+def noise(rows):
+    """How far the same server, started twice, is from itself: (lowest, median, highest) ratio."""
+    ratios = [r["servers"][CONTROL]["ratio"] for r in rows if CONTROL in r["servers"]]
+    ratios = [r for r in ratios if r is not None]
+    return [min(ratios), statistics.median(ratios), max(ratios)] if ratios else None
