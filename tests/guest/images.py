@@ -1,0 +1,228 @@
+"""Builds what the guest boots: Debian's kernel, and a base image with modules and programs.
+
+Both are made once and kept; a machine appends its own files to the image (machine.py).
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import hashlib
+import os
+import pathlib
+import shutil
+import subprocess
+from collections.abc import Iterator
+
+import cpio
+import packages
+
+HERE = pathlib.Path(__file__).resolve().parent
+
+MODULES = [
+    # the machine's own devices
+    "virtio_pci",
+    "virtio_net",
+    "virtio_blk",
+    "virtio_console",
+    # what the tests use
+    "nbd",
+    "ext4",
+    "dm-mod",  # with linear, striped and error in it
+    "dm-zero",
+    "dm-delay",
+    "dm-flakey",
+]
+PROGRAMS = ["dmsetup", "e2fsck", "mke2fs", "nbd-client", "resize2fs"]
+LINKS = {"/usr/sbin/mkfs.ext4": "mke2fs"}
+# Opened while running, so that no program's header names them.
+LIBRARIES = ["libgcc_s.so.1", "libnss_files.so.2"]
+
+ETC = {
+    "passwd": "root:x:0:0:root:/root:/bin/sh\n",
+    "group": "root:x:0:\n",
+    "hosts": "127.0.0.1 localhost\n10.0.2.2 host\n",
+    "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\nprotocols: files\nservices: files\n",
+    "protocols": "ip 0 IP\nicmp 1 ICMP\ntcp 6 TCP\nudp 17 UDP\n",
+    "services": "nbd 10809/tcp\n",
+    "mtab": "",
+}
+
+
+class ImageError(Exception):
+    """What the image lacks."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Image:
+    kernel: pathlib.Path
+    initramfs: pathlib.Path
+    version: str  # of the kernel
+
+
+def cache_folder(build: pathlib.Path) -> pathlib.Path:
+    """Where images are kept: shared by all build folders if there is a home to keep it in."""
+    cache = os.environ.get("XDG_CACHE_HOME")
+    if not cache and os.environ.get("HOME"):
+        cache = os.path.join(os.environ["HOME"], ".cache")
+    if cache and os.path.isabs(cache):
+        folder = pathlib.Path(cache) / "blockloom" / "guest"
+        with contextlib.suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+            if os.access(folder, os.W_OK):
+                return folder
+    return build / "guest-cache"
+
+
+def prepare(build: pathlib.Path) -> Image:
+    """The image, from the cache when it is there and whole."""
+    cache = cache_folder(build)
+    ready = cache / f"image-{_recipe()}"
+    with _locked(cache):
+        if not ready.exists():
+            for old in [*cache.glob("image-*"), *cache.glob("making")]:
+                shutil.rmtree(old)
+            making = cache / "making"
+            making.mkdir()
+            _make(making)
+            making.rename(ready)
+    version = (ready / "version").read_text().strip()
+    return Image(ready / "vmlinuz", ready / "base.cpio", version)
+
+
+def _recipe() -> str:
+    """Changes with anything that the image is made from or by."""
+    digest = hashlib.sha256()
+    for name in ("packages.py", "cpio.py", "images.py"):
+        digest.update((HERE / name).read_bytes())
+    for path in sorted((HERE / "rootfs").iterdir()):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+@contextlib.contextmanager
+def _locked(cache: pathlib.Path) -> Iterator[None]:
+    cache.mkdir(parents=True, exist_ok=True)
+    with open(cache / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _make(folder: pathlib.Path) -> None:
+    root = packages.fetch(folder)
+    kernels = sorted((root / "boot").glob("vmlinuz-*"))
+    if len(kernels) != 1:
+        raise ImageError(f"expected one kernel in {root}/boot, found {kernels}")
+    version = kernels[0].name.removeprefix("vmlinuz-")
+    archive = cpio.Archive()
+    _add_frame(archive)
+    _add_busybox(archive, root)
+    _add_modules(archive, root, version)
+    _add_programs(archive, root)
+    (folder / "base.cpio").write_bytes(archive.data())
+    shutil.copy(kernels[0], folder / "vmlinuz")
+    (folder / "version").write_text(version + "\n")
+    for used in ("root", "apt"):
+        shutil.rmtree(folder / used, ignore_errors=True)
+
+
+def _add_frame(archive: cpio.Archive) -> None:
+    for name in ("bin", "sbin", "lib", "lib64"):
+        archive.folder(f"usr/{name}")
+        archive.symlink(name, f"usr/{name}")
+    for name in ("dev", "mnt", "proc", "root", "run", "sys", "tmp"):
+        archive.folder(name)
+    for name, content in ETC.items():
+        archive.text(f"etc/{name}", content)
+    for source in (HERE / "rootfs").iterdir():
+        archive.text("init" if source.name == "init" else f"usr/bin/{source.name}",
+                     source.read_text(), 0o755)  # fmt: skip
+
+
+def _add_busybox(archive: cpio.Archive, root: pathlib.Path) -> None:
+    busybox = _find(root, "busybox")
+    archive.file("usr/bin/busybox", busybox)
+    listed = subprocess.run([busybox, "--list"], check=True, capture_output=True, text=True)
+    for name in listed.stdout.split():
+        if name not in ("busybox", *PROGRAMS, *map(os.path.basename, LINKS)):
+            archive.symlink(f"usr/bin/{name}", "busybox")
+
+
+def _add_modules(archive: cpio.Archive, root: pathlib.Path, version: str) -> None:
+    """The modules with what they depend on, and the index that modprobe reads."""
+    _checked(["depmod", "-b", str(root), version])
+    wanted: set[str] = set()
+    for module in MODULES:
+        shown = _checked(["modprobe", "-d", str(root), "-S", version, "--show-depends", module])
+        for line in shown.splitlines():
+            words = line.split()
+            if words[0] == "insmod":
+                wanted.add(os.path.relpath(words[1], root))
+            elif words[0] != "builtin":
+                raise ImageError(f"modprobe --show-depends {module}: {line}")
+    # An index of these alone: with all of Debian's it takes the guest seconds to read.
+    tree = root / "tree"
+    for path in wanted:
+        (tree / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(root / path, tree / path)
+        archive.file(f"usr/{path}", root / path)
+    modules = f"lib/modules/{version}"
+    for name in ("modules.builtin", "modules.builtin.modinfo", "modules.order"):
+        shutil.copy(root / modules / name, tree / modules / name)
+    _checked(["depmod", "-b", str(tree), version])
+    for index in sorted((tree / modules).glob("modules.*")):
+        archive.file(f"usr/{modules}/{index.name}", index)
+
+
+def _add_programs(archive: cpio.Archive, root: pathlib.Path) -> None:
+    libraries: dict[str, pathlib.Path] = {}
+    for name in PROGRAMS:
+        program = _find(root, name)
+        archive.file(f"usr/sbin/{name}", program)
+        libraries.update(_libraries_of(root, program))
+    for name in LIBRARIES:
+        libraries[name] = _find(root, name)
+    for path, target in LINKS.items():
+        archive.symlink(path, target)
+    archive.file("usr/lib64/ld-linux-x86-64.so.2", _find(root, "ld-linux-x86-64.so.2"))
+    for name, path in sorted(libraries.items()):
+        archive.file(f"usr/lib/x86_64-linux-gnu/{name}", path)
+    archive.file("etc/mke2fs.conf", root / "etc/mke2fs.conf")
+
+
+def _libraries_of(root: pathlib.Path, program: pathlib.Path) -> dict[str, pathlib.Path]:
+    """What the guest's own loader would load, by name. A missing library is an error."""
+    folders = ":".join(str(f) for f in _library_folders(root))
+    loader = _find(root, "ld-linux-x86-64.so.2")
+    listed = _checked([str(loader), "--library-path", folders, "--list", str(program)])
+    found = {}
+    for line in listed.splitlines():
+        name, arrow, rest = line.strip().partition(" => ")
+        if not arrow or name.startswith("/"):
+            continue  # the loader itself, the kernel's vdso
+        path = rest.split(" (")[0]
+        if not path.startswith(str(root)):
+            raise ImageError(f"{program.name}: {line.strip()}: add its package to packages.py")
+        found[name] = pathlib.Path(path)
+    return found
+
+
+def _library_folders(root: pathlib.Path) -> list[pathlib.Path]:
+    return [root / "lib/x86_64-linux-gnu", root / "usr/lib/x86_64-linux-gnu"]
+
+
+def _find(root: pathlib.Path, name: str) -> pathlib.Path:
+    folders = [root / f for f in ("bin", "sbin", "usr/bin", "usr/sbin", "lib64", "usr/lib64")]
+    for folder in folders + _library_folders(root):
+        if (folder / name).exists():
+            return folder / name
+    raise ImageError(f"{name} is in none of the packages of packages.py")
+
+
+def _checked(command: list[str]) -> str:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    except FileNotFoundError:
+        raise ImageError(f"{command[0]} is not here; it is in the package kmod") from None
+    if done.returncode != 0:
+        raise ImageError(f"{' '.join(command)}: exit {done.returncode}: {done.stderr.strip()}")
+    return done.stdout

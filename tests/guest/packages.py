@@ -1,0 +1,127 @@
+"""The Debian packages that the guest is made of: downloaded and unpacked, never installed.
+
+They come from the apt sources of this machine, checked by apt as always, into a folder that the
+next run uses again.
+"""
+
+import os
+import pathlib
+import shutil
+import subprocess
+
+# The kernel, and the programs that run in the guest with every library they load.
+KERNEL = "linux-image-cloud-amd64"
+PACKAGES = [
+    "busybox-static",
+    "dmsetup",
+    "e2fsprogs",
+    "nbd-client",
+    # Libraries; images.py fails and names it if one is missing here.
+    "libblkid1",
+    "libc6",
+    "libcom-err2",
+    "libdevmapper1.02.1",
+    "libext2fs2",
+    "libffi8",
+    "libgcc-s1",
+    "libgmp10",
+    "libgnutls30",
+    "libhogweed6",
+    "libidn2-0",
+    "libnettle8",
+    "libnl-3-200",
+    "libnl-genl-3-200",
+    "libp11-kit0",
+    "libpcre2-8-0",
+    "libselinux1",
+    "libtasn1-6",
+    "libudev1",
+    "libunistring2",
+    "libuuid1",
+]
+
+DOWNLOAD_LIMIT_S = 300
+
+
+class PackageError(Exception):
+    """What is wrong, and what to do about it."""
+
+
+def fetch(folder: pathlib.Path) -> pathlib.Path:
+    """Downloads the packages and unpacks them into folder/root, which it returns."""
+    root, debs = folder / "root", folder / "debs"
+    for each in (root, debs):
+        shutil.rmtree(each, ignore_errors=True)
+        each.mkdir(parents=True)
+    apt = _Apt(folder)
+    try:
+        apt.download(debs)
+    except PackageError:
+        # No package lists yet, or so old that the mirror has dropped what they name.
+        apt.use_own_lists()
+        apt.download(debs)
+    for deb in sorted(debs.glob("*.deb")):
+        _run(["dpkg-deb", "-x", str(deb), str(root)])
+    shutil.rmtree(debs)
+    return root
+
+
+class _Apt:
+    """apt-get as whoever runs the tests, root or not."""
+
+    def __init__(self, folder: pathlib.Path):
+        self._folder = folder
+        self._options = ["-q", "-o", "Acquire::Retries=3", "-o", "Acquire::http::Timeout=60"]
+        if os.geteuid() == 0:
+            # Otherwise apt complains that its own user cannot write to the folder.
+            self._options += ["-o", "APT::Sandbox::User=root"]
+
+    def use_own_lists(self) -> None:
+        """Fetches the package lists into the folder: this needs no root."""
+        lists = self._folder / "apt"
+        shutil.rmtree(lists, ignore_errors=True)
+        for sub in ("lists/partial", "cache/archives/partial"):
+            (lists / sub).mkdir(parents=True)
+        self._options += [
+            "-o", f"Dir::State::Lists={lists}/lists",
+            "-o", f"Dir::Cache={lists}/cache",
+        ]  # fmt: skip
+        _run(["apt-get", *self._options, "update"])
+
+    def download(self, into: pathlib.Path) -> None:
+        packages = [self._kernel(), *PACKAGES]
+        _run(["apt-get", *self._options, "download", *packages], cwd=into)
+
+    def _kernel(self) -> str:
+        """The package that the current kernel's name stands for."""
+        out = _run(["apt-cache", *self._options, "depends", KERNEL])
+        for line in out.splitlines():
+            words = line.split()
+            if words[:1] == ["Depends:"] and words[1].startswith("linux-image-"):
+                return words[1]
+        raise PackageError(f"apt-cache depends {KERNEL} names no kernel:\n{out}")
+
+
+def _run(command: list[str], cwd: pathlib.Path | None = None) -> str:
+    try:
+        done = subprocess.run(
+            command,
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            timeout=DOWNLOAD_LIMIT_S,
+            env={**os.environ, "LC_ALL": "C.UTF-8"},
+        )
+    except FileNotFoundError:
+        raise PackageError(f"{command[0]} is not here: the guest is made of Debian's packages")
+    except subprocess.TimeoutExpired:
+        raise PackageError(f"{' '.join(command[:3])}: not done after {DOWNLOAD_LIMIT_S} s")
+    if done.returncode != 0:
+        raise PackageError(
+            f"{' '.join(command)}: exit {done.returncode}\n{done.stdout[-2000:]}\n"
+            "The guest's packages come from this machine's apt sources; check them and the network."
+        )
+    return done.stdout
