@@ -1,0 +1,81 @@
+#include "plugins/nbdkit/server.hpp"
+
+#include <fmt/format.h>
+
+namespace blockloom::nbd {
+
+Result<void> Server::check_parameters() {
+  Result<EngineOptions> options = parameters_.finish();
+  if (!options) return options.error();
+  options_ = std::move(*options);
+  return {};
+}
+
+Result<void> Server::get_ready() {
+  Result<std::unique_ptr<Engine>> engine = Engine::create(options_);
+  if (!engine) return engine.error();
+  engine_ = std::move(*engine);
+  return {};
+}
+
+Result<void> Server::start() {
+  watcher_.note_listeners();
+  Result<void> started = engine_->start();
+  if (started) started = watcher_.start([this] { engine_->begin_shut_down(); });
+  if (!started) stop();
+  return started;
+}
+
+void Server::stop() noexcept {
+  watcher_.stop();
+  if (engine_) engine_->begin_shut_down();
+  {
+    const std::lock_guard lock(connections_mutex_);
+    connections_.clear();
+  }
+  engine_.reset();
+}
+
+std::string Server::default_export() const {
+  if (!engine_->default_device().empty()) return engine_->default_device();
+  const auto devices = engine_->registry().list();
+  return devices.size() == 1 ? devices.front()->name() : std::string();
+}
+
+std::vector<Server::Export> Server::exports() const {
+  std::vector<Export> result;
+  for (const auto& device : engine_->registry().list()) {
+    const DeviceInfo info = device->info();
+    if (info.live_table) result.push_back({info.name, info.description});
+  }
+  return result;
+}
+
+Result<Connection*> Server::open(std::string_view export_name, bool read_only) {
+  const std::string name = export_name.empty() ? default_export() : std::string(export_name);
+  if (name.empty())
+    return Error{Errc::not_found,
+                 "the client named no export and there is no default device: name one, or say "
+                 "default=NAME"};
+  Result<DeviceHandle> device = engine_->registry().open(name);
+  if (!device) return device.error();
+  const std::lock_guard lock(connections_mutex_);
+  Connection& connection = connections_.emplace_back();
+  connection.device = std::move(*device);
+  connection.size = connection.device->size();
+  connection.read_only = read_only || connection.device->read_only();
+  return &connection;
+}
+
+void Server::close(Connection* connection) noexcept {
+  std::list<Connection> closed;  // ends after the lock
+  const std::lock_guard lock(connections_mutex_);
+  for (auto it = connections_.begin(); it != connections_.end(); ++it) {
+    if (&*it == connection) {
+      closed.splice(closed.begin(), connections_, it);
+      return;
+    }
+  }
+}
+
+}  // namespace blockloom::nbd

@@ -1,0 +1,63 @@
+#pragma once
+
+#include <list>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "plugins/nbdkit/parameters.hpp"
+#include "plugins/nbdkit/quit_watcher.hpp"
+#include "server/base/error.hpp"
+#include "server/daemon/engine.hpp"
+#include "server/device/registry.hpp"
+
+namespace blockloom::nbd {
+
+/// A client's hold on a device: what nbdkit calls a handle. Size and mode are those of the
+/// moment it was opened, because NBD has no way to tell a client that they changed.
+struct Connection {
+  DeviceHandle device;
+  Bytes size;
+  bool read_only = false;
+};
+
+/// Everything the plugin holds, from .load to .unload. The callbacks in plugin.cpp turn nbdkit's
+/// calls into these; this knows nothing of nbdkit.
+class Server {
+ public:
+  struct Export {
+    std::string name;
+    std::string description;
+  };
+
+  Parameters& parameters() noexcept { return parameters_; }
+
+  /// .config_complete: are the parameters enough?
+  Result<void> check_parameters();
+  /// .get_ready: reads and validates everything. No thread yet.
+  Result<void> get_ready();
+  /// .after_fork: threads.
+  Result<void> start();
+  /// .cleanup: joins every thread, closes what is still open. Idempotent.
+  void stop() noexcept;
+
+  /// The device behind the empty export name; empty when that is nobody's.
+  std::string default_export() const;
+  std::vector<Export> exports() const;
+
+  /// Opens a device for a client. The pointer stays valid until close().
+  Result<Connection*> open(std::string_view export_name, bool read_only);
+  void close(Connection* connection) noexcept;
+
+ private:
+  Parameters parameters_;
+  EngineOptions options_;
+  std::unique_ptr<Engine> engine_;
+  QuitWatcher watcher_;
+
+  std::mutex connections_mutex_;
+  std::list<Connection> connections_;  // nbdkit does not close all of them when it quits
+};
+
+}  // namespace blockloom::nbd
