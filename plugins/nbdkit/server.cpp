@@ -37,13 +37,12 @@ void Server::stop() noexcept {
 }
 
 std::string Server::default_export() const {
-  if (!engine_->default_device().empty()) return engine_->default_device();
-  const auto devices = engine_->registry().list();
-  return devices.size() == 1 ? devices.front()->name() : std::string();
+  return engine_->default_device();
 }
 
 std::vector<Server::Export> Server::exports() const {
   std::vector<Export> result;
+  if (!engine_->advertise()) return result;
   for (const auto& device : engine_->registry().list()) {
     const DeviceInfo info = device->info();
     if (info.live_table) result.push_back({info.name, info.description});

@@ -44,6 +44,7 @@ class Server {
 
   /// The device behind the empty export name; empty when that is nobody's.
   std::string default_export() const;
+  /// What clients may be told of: devices with a table.
   std::vector<Export> exports() const;
 
   /// Opens a device for a client. The pointer stays valid until close().
