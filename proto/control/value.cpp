@@ -2,8 +2,42 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 namespace blockloom::rpc {
+
+Value::Value() noexcept = default;
+Value::~Value() = default;
+Value::Value(const Value&) = default;
+Value::Value(Value&&) noexcept = default;
+Value& Value::operator=(const Value&) = default;
+Value& Value::operator=(Value&&) noexcept = default;
+Value::Value(double number) : data_(number) {}
+Value::Value(std::string text) : data_(std::move(text)) {}
+Value::Value(Array items) : data_(std::move(items)) {}
+Value::Value(Object members) : data_(std::move(members)) {}
+
+Value Value::of_signed(std::int64_t number) {
+  Value value;
+  value.data_ = number;
+  return value;
+}
+
+Value Value::of_unsigned(std::uint64_t number) {
+  if (number <= static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max()))
+    return of_signed(static_cast<std::int64_t>(number));
+  Value value;
+  value.data_ = number;
+  return value;
+}
+
+Value Value::array() {
+  return Value(Array{});
+}
+
+Value Value::object() {
+  return Value(Object{});
+}
 
 bool Value::is_number() const noexcept {
   return std::holds_alternative<std::int64_t>(data_) ||
@@ -106,6 +140,8 @@ std::string_view Value::kind() const noexcept {
   return names[data_.index()];
 }
 
-bool Value::operator==(const Value&) const = default;
+bool Value::operator==(const Value& other) const {
+  return data_ == other.data_;
+}
 
 }  // namespace blockloom::rpc

@@ -2,7 +2,6 @@
 
 #include <concepts>
 #include <cstdint>
-#include <limits>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -18,27 +17,26 @@ class Value {
   using Array = std::vector<Value>;
   using Object = std::vector<Member>;
 
-  Value() = default;
-  Value(std::same_as<bool> auto flag) : data_(flag) {}
-  Value(double number) : data_(number) {}
-  Value(std::string text) : data_(std::move(text)) {}
-  Value(std::string_view text) : data_(std::string(text)) {}
-  Value(const char* text) : data_(std::string(text)) {}
-  Value(Array items) : data_(std::move(items)) {}
-  Value(Object members) : data_(std::move(members)) {}
-  template <std::integral T>
-  requires(!std::same_as<T, bool>) Value(T number) {
-    if constexpr (std::unsigned_integral<T>) {
-      if (number > static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max())) {
-        data_ = static_cast<std::uint64_t>(number);
-        return;
-      }
-    }
-    data_ = static_cast<std::int64_t>(number);
-  }
+  // Defined where Member is complete; clang 14 insists.
+  Value() noexcept;
+  ~Value();
+  Value(const Value&);
+  Value(Value&&) noexcept;
+  Value& operator=(const Value&);
+  Value& operator=(Value&&) noexcept;
 
-  static Value array() { return Value(Array{}); }
-  static Value object() { return Value(Object{}); }
+  Value(std::same_as<bool> auto flag) : data_(flag) {}
+  Value(double number);
+  Value(std::string text);
+  Value(std::string_view text) : Value(std::string(text)) {}
+  Value(const char* text) : Value(std::string(text)) {}
+  Value(Array items);
+  Value(Object members);
+  template <std::integral T>
+  requires(!std::same_as<T, bool>) Value(T number) : Value(of_number(number)) {}
+
+  static Value array();
+  static Value object();
 
   bool is_null() const noexcept { return std::holds_alternative<std::monostate>(data_); }
   bool is_number() const noexcept;
@@ -72,6 +70,16 @@ class Value {
   bool operator==(const Value&) const;
 
  private:
+  template <std::integral T>
+  static Value of_number(T number) {
+    if constexpr (std::unsigned_integral<T>)
+      return of_unsigned(number);
+    else
+      return of_signed(number);
+  }
+  static Value of_signed(std::int64_t number);
+  static Value of_unsigned(std::uint64_t number);
+
   friend class ValueBuilder;
   friend struct ValueWriter;
   std::variant<std::monostate, bool, std::int64_t, std::uint64_t, double, std::string, Array,
