@@ -10,17 +10,38 @@ import tempfile
 import time
 from types import SimpleNamespace
 
-from . import report, throughput
+from . import engine, report, scale, swaps, throughput
 from .procs import BenchError, Process
 from .report import Checks
 from .rows import ROWS
+from .servers import plugin_path
 
 # Per mode: seconds a sample, rounds of the servers with a target and of the others.
 MODES = {
-    "full": {"seconds": 1.5, "rounds": 5, "other_rounds": 2, "size": 1 << 30},
-    "quick": {"seconds": 0.7, "rounds": 3, "other_rounds": 1, "size": 512 << 20},
+    "full": {
+        "seconds": 1.5,
+        "rounds": 5,
+        "other_rounds": 2,
+        "size": 1 << 30,
+        "swaps": 1000,
+        "swap_seconds": 30,
+        "devices": 1000,
+        "segments": 10000,
+        "scale_rounds": 15,
+    },
+    "quick": {
+        "seconds": 0.7,
+        "rounds": 3,
+        "other_rounds": 1,
+        "size": 512 << 20,
+        "swaps": 1000,
+        "swap_seconds": 15,
+        "devices": 1000,
+        "segments": 10000,
+        "scale_rounds": 7,
+    },
 }
-PARTS = ("throughput",)
+PARTS = ("throughput", "swaps", "scale", "engine")
 
 
 def arguments(argv):
@@ -136,6 +157,30 @@ def throughput_part(args, opts, folder, disk, checks):
     return result
 
 
+def swaps_part(plugin, opts, folder, checks):
+    throughput.say(f"swaps: {opts.swaps} under load, {opts.swap_seconds} s")
+    try:
+        result = swaps.run(plugin, folder, opts.swaps, opts.swap_seconds, 256 << 20)
+    except BenchError as e:
+        checks.add(False, f"swap under load: {e}")
+        return None
+    verified = result["fio"]["verified_blocks"]
+    checks.add(
+        True, f"swap under load: {opts.swaps} swaps, {verified} blocks verified, no error"
+    )
+    return result
+
+
+def scale_part(plugin, opts, folder, checks):
+    throughput.say(f"scale: {opts.segments} segments, {opts.devices} devices")
+    result = scale.run(plugin, folder, opts)
+    for part, what in (("segments", "segments in one table"), ("devices", "devices")):
+        for row, r in result[part]["rows"].items():
+            told = f"{result[part][part]} {what}, {row}: {r['ratio']:.3f} of one, 0.95 wanted"
+            checks.add(r["ratio"] >= 0.95, told)
+    return result
+
+
 def render(results, checks, markdown):
     lines = []
 
@@ -157,6 +202,12 @@ def render(results, checks, markdown):
                 f" {middle:.2f}. This is the noise of a row.",
             ]
         section("Throughput", report.throughput(part, markdown))
+    if results.get("swaps"):
+        section("Swap under load", report.swaps(results["swaps"], markdown))
+    if "scale" in results:
+        section("Scale", report.scale(results["scale"], markdown))
+    if results.get("engine"):
+        section("The engine alone", report.engine(results["engine"], markdown))
     verdict_lines = [f"{state}  {text}" for state, text in checks.lines]
     section("Verdicts", [f"- {x}" for x in verdict_lines] if markdown else verdict_lines)
     return "\n".join(lines) + "\n"
@@ -183,6 +234,16 @@ def main(argv):
         results = {"host": host_facts(args, opts)}
         if "throughput" in parts:
             results["throughput"] = throughput_part(args, opts, folder, disk, checks)
+        plugin = plugin_path(args.build)
+        if not os.path.exists(plugin):
+            checks.skip(f"swaps and scale: {plugin} is not built")
+        else:
+            if "swaps" in parts:
+                results["swaps"] = swaps_part(plugin, opts, folder, checks)
+            if "scale" in parts:
+                results["scale"] = scale_part(plugin, opts, folder, checks)
+        if "engine" in parts:
+            results["engine"] = engine.run(args.build, args.quick, checks)
         results["checks"] = [{"state": s, "text": t} for s, t in checks.lines]
         _write(
             args.json or os.path.join(out, time.strftime("%Y-%m-%d-%H%M%S.json")),

@@ -104,3 +104,78 @@ def host(facts, markdown=False):
         return [f"- {k}: {v}" for k, v in rows]
     width = max(len(k) for k, _ in rows)
     return [f"{k.ljust(width)}  {v}" for k, v in rows]
+
+
+def swaps(result, markdown=False):
+    request = result["request_us"]
+
+    def row(title, pair):
+        median, p99 = pair["median"], pair["p99"]
+        times = [number(x / request, 1) for x in (median, p99)]
+        return [title, number(median, 1), number(p99, 1), *times]
+
+    head = ["us", "median", "p99", "median / request", "p99 / request"]
+    lines = grid(
+        head,
+        [
+            row("pause, as resume tells it", result["pause_us"]),
+            row("the whole resume call", result["resume_us"]),
+            row("the load call before it", result["load_us"]),
+            row("a client's longest request in a swap", result["seen_us"]),
+            row("the same half way between swaps", result["calm_us"]),
+        ],
+        markdown,
+    )
+    with_swaps, without = result["fio"], result["fio_without_swaps"]
+    lines += [
+        "",
+        f"{result['swaps']} swaps between {result['layouts']}; the median request takes"
+        f" {request:.1f} us ({result['quiet_request_us']:.1f} without swaps).",
+        "",
+    ]
+    head = ["fio, 4 KiB writes verified", "with swaps", "without"]
+    names = ("writes_per_s", "write_p50_us", "write_p99_us", "write_max_us", "verified_blocks")
+    titles = ("writes a second", "median us", "p99 us", "longest us", "blocks verified")
+    rows = [[t, number(with_swaps[n]), number(without[n])] for t, n in zip(titles, names)]
+    return lines + grid(head, rows, markdown)
+
+
+def _one_and_many(part, markdown):
+    head = ["", "one", "many", "ratio", "CPU us/op one", "CPU us/op many"]
+    rows = [
+        [
+            name,
+            number(r["one"]),
+            number(r["many"]),
+            number(r["ratio"], 3),
+            number(r["one_cpu_us"], 1),
+            number(r["many_cpu_us"], 1),
+        ]
+        for name, r in part["rows"].items()
+    ]
+    return grid(head, rows, markdown)
+
+
+def scale(result, markdown=False):
+    s, d = result["segments"], result["devices"]
+    return [
+        f"One table of {s['segments']} segments: the server starts in"
+        f" {s['start_s'] * 1e3:.0f} ms ({s['start_one_s'] * 1e3:.0f} with one segment), a load"
+        f" takes {s['load_s'] * 1e3:.0f} ms, {s['bytes_a_segment']:.0f} bytes of memory a segment.",
+        "",
+        *_one_and_many(s, markdown),
+        "",
+        f"{d['devices']} devices: created in {d['create_all_s']:.2f} s,"
+        f" {d['create_us']:.0f} us each, {d['kib_a_device']:.1f} KiB of memory each,"
+        f" removed in {d['remove_all_s']:.2f} s.",
+        "",
+        *_one_and_many(d, markdown),
+    ]
+
+
+def engine(result, markdown=False):
+    head = ["Device::submit, 4 KiB", "ns/op", "CPU ns/op"]
+    rows = [
+        [b["name"], number(b["real_ns"], 1), number(b["cpu_ns"], 1)] for b in result["benchmarks"]
+    ]
+    return grid(head, rows, markdown)

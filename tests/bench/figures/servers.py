@@ -150,9 +150,13 @@ def _nbd_server(place, backing):
     return "bench", ["nbd-server", "-C", place.conf, "-p", place.pid_file]
 
 
+def plugin_path(build):
+    return os.path.join(os.path.abspath(build), "plugins/nbdkit/nbdkit-blockloom-plugin.so")
+
+
 def kinds(build):
     """Every server, by name, in the order of the report."""
-    plugin = os.path.join(os.path.abspath(build), "plugins/nbdkit/nbdkit-blockloom-plugin.so")
+    plugin = plugin_path(build)
 
     def blockloom(table):
         return lambda place, backing: ("", place.nbdkit() + [plugin, f"table={table(backing)}"])
