@@ -33,6 +33,11 @@ class IoGate {
     return false;
   }
 
+  /// For the owner: goes in although the gate is closed.
+  void enter_closed(std::size_t shard) noexcept {
+    shards_[shard].inside.fetch_add(1, std::memory_order_seq_cst);
+  }
+
   void exit(std::size_t shard) noexcept {
     shards_[shard].inside.fetch_sub(1, std::memory_order_seq_cst);
     if (closed_.load(std::memory_order_seq_cst)) [[unlikely]]

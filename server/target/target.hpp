@@ -25,7 +25,8 @@ enum class Map : std::uint8_t {
 /// A target maps a run of a device's sectors to legs (dm's struct dm_target). The core has
 /// validated and split: an Io never crosses the target's end, nor a chunk() boundary for read,
 /// write, cache and extents. Hooks run one at a time, under the device's control lock; map() on
-/// any thread, many at once, but never while suspended.
+/// any thread, many at once, but never while suspended. status(), table(), message(),
+/// release_held() and held() may run on any thread at any time.
 class Target {
  public:
   virtual ~Target() = default;
