@@ -2,6 +2,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -92,7 +93,7 @@ class Device : public std::enable_shared_from_this<Device> {
   // --- tables; called by the registry -------------------------------------------------------
 
   /// Puts a table into the inactive slot; the one there before is destroyed.
-  void set_inactive(std::unique_ptr<Table> table);
+  void set_inactive(std::shared_ptr<Table> table);
   void clear();
 
   /// presuspend → new I/O queues → wait for what is in flight → flush → postsuspend, all undone
@@ -107,24 +108,32 @@ class Device : public std::enable_shared_from_this<Device> {
 
   // The steps of resume(), for a swap of several devices as one. The caller holds hold_control()
   // of each.
-  [[nodiscard]] std::unique_lock<std::mutex> hold_control() const {
-    return std::unique_lock(control_);
-  }
+  std::unique_lock<std::mutex> hold_control() const { return std::unique_lock(control_); }
   Result<void> suspend_held(const SuspendOptions& options);
   Result<void> preresume_held();       ///< of the inactive table
-  std::unique_ptr<Table> swap_held();  ///< inactive becomes live; gives back the old one
+  std::shared_ptr<Table> swap_held();  ///< inactive becomes live; gives back the old one
   Result<void> go_on_held();           ///< resume hooks, open the gate, release the queue
-  std::unique_ptr<Table> exchange_inactive_held(std::unique_ptr<Table> table);
+  std::shared_ptr<Table> exchange_inactive_held(std::shared_ptr<Table> table);
   bool suspended_held() const noexcept { return suspended_; }
-  const Table* live_held() const noexcept { return live_.get(); }
-  const Table* inactive_held() const noexcept { return inactive_.get(); }
   TimePoint closed_at_held() const noexcept { return closed_at_; }
 
   /// Fails what waits and all that comes later with this status, releases what targets and legs
   /// hold back, and waits (bounded) for what is in flight. True when nothing is left.
   bool kill(Errc status, Duration wait);
 
-  /// Sends a message to the target that holds the sector.
+  /// The tables as they are now, kept alive by the pointer; null without one. Any thread: does
+  /// not wait for a suspend that waits.
+  std::shared_ptr<Table> live_table() const;
+  std::shared_ptr<Table> inactive_table() const;
+
+  /// After kill() returned true: gives back both tables.
+  std::vector<std::shared_ptr<Table>> drop_tables();
+
+  /// Nobody is inside; after kill() it stays so.
+  bool idle() const noexcept { return gate_.inside() == 0; }
+
+  /// Sends a message to the live target that holds the sector. Does not wait for a suspend: a
+  /// message may be what lets it end.
   Result<std::string> message(Sectors sector, std::span<const std::string> words);
 
   // --- names and books; called by the registry ---------------------------------------------
@@ -134,7 +143,9 @@ class Device : public std::enable_shared_from_this<Device> {
   void set_description(std::string text);
   void set_deferred_remove(bool on) noexcept { deferred_remove_ = on; }
   bool deferred_remove() const noexcept { return deferred_remove_; }
-  void set_failure(std::string saved_table, std::string why);
+  /// Remembers a table that could not be loaded at start, so that it is neither lost nor saved
+  /// away; empty texts: it is loaded now.
+  void set_failure(std::string saved_table, bool read_only, std::string why);
 
   std::uint32_t open_count() const noexcept { return open_count_.load(); }
   void opened() noexcept { ++open_count_; }
@@ -151,6 +162,7 @@ class Device : public std::enable_shared_from_this<Device> {
   std::string status_text(bool inactive) const;
   std::string source(bool inactive) const;  ///< what to save
   std::string saved_table() const;          ///< of set_failure
+  bool saved_read_only() const;
 
  private:
   Submit queue_or_refuse(Request& request) noexcept;
@@ -176,13 +188,15 @@ class Device : public std::enable_shared_from_this<Device> {
   std::atomic<Errc> dead_{Errc::ok};
   IoAccount account_;
 
-  // The control lock protects what follows; the live table is read inside the gate too.
+  // The control lock protects what follows. The tables are also read inside the gate (the live
+  // one), and under the names lock, which every change of the pointers takes as well.
   mutable std::mutex control_;
-  std::unique_ptr<Table> live_;
-  std::unique_ptr<Table> inactive_;
-  bool suspended_ = false;
+  std::shared_ptr<Table> live_;
+  std::shared_ptr<Table> inactive_;
+  std::atomic<bool> suspended_{false};
+  bool live_prepared_ = false;  // preresume ran, resume did not
   TimePoint closed_at_{};
-  TimePoint lease_end_{};
+  std::atomic<TimePoint> lease_end_{};
   TimerId lease_timer_ = 0;
   std::uint64_t lease_generation_ = 0;
 
@@ -193,9 +207,10 @@ class Device : public std::enable_shared_from_this<Device> {
   std::size_t queued_ = 0;
   TimerId queue_timer_ = 0;
 
-  // The names lock; innermost.
+  // The names lock; innermost. Held for a copy, never across a wait.
   mutable std::mutex names_;
   std::string name_, uuid_, description_, saved_table_, failure_;
+  bool saved_read_only_ = false;
 
   std::atomic<std::uint32_t> open_count_{0};
   std::atomic<std::uint32_t> event_number_{0};

@@ -3,6 +3,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -11,12 +12,15 @@
 #include "server/base/timer_queue.hpp"
 #include "server/device/device.hpp"
 #include "server/device/events.hpp"
+#include "server/device/stack_graph.hpp"
 #include "server/leg/leg.hpp"
 #include "server/leg/memory_leg.hpp"
 
 namespace blockloom {
 
 class StateStore;
+struct SavedState;
+struct Change;
 
 /// A device held open by a frontend: it cannot be removed (but by force) while this lives.
 /// Movable; the destructor closes. Ends before the registry does.
@@ -94,7 +98,7 @@ class Registry {
   Result<std::shared_ptr<Device>> find(std::string_view name) const;
   Result<std::shared_ptr<Device>> find_uuid(std::string_view uuid) const;
   std::vector<std::shared_ptr<Device>> list() const;  ///< by name
-  Events& events() noexcept;
+  Events& events() noexcept { return events_; }
 
   /// Restores what the store holds, merged with the configuration's devices, and saves every
   /// change from now on. A run-time change outlives a restart until the configuration's own text
@@ -110,6 +114,51 @@ class Registry {
 
  private:
   friend class DeviceHandle;
+  friend class LoadScope;
+  class Transaction;
+
+  /// What the configuration said of a device when it was last applied.
+  struct Configured {
+    std::string signature;
+    std::weak_ptr<Device> device;  ///< expired: removed at run time
+  };
+
+  /// Edges of live, inactive and half-built tables; without those that `change` will replace.
+  StackGraph stacks_locked(const Change* change) const;
+  std::shared_ptr<Device> make_device(const DeviceSpec& spec);
+  Result<void> check_new_locked(const DeviceSpec& spec) const;
+  Result<std::shared_ptr<Table>> build_table(const std::shared_ptr<Device>& device,
+                                             std::string_view text, bool read_only);
+  Result<void> restore_failed(const std::shared_ptr<Device>& device);
+  void announce_swap(Device& device, Bytes old_size);
+  void close(const std::shared_ptr<Device>& device);
+  void remove_when_closed(const std::shared_ptr<Device>& device);
+  void end_device(const std::shared_ptr<Device>& device, Errc status, Duration wait);
+  void reap();
+  std::vector<std::string> users_of(const Device& device) const;
+  Result<void> save(std::string_view done);
+  SavedState snapshot() const;
+  void bring_up(const std::vector<DeviceSpec>& specs);
+  void remember(const DeviceSpec& spec, const std::shared_ptr<Device>& device);
+
+  const DeviceLimits limits_;
+  NamedMemory memories_;
+  Events events_;
+  TimerQueue timers_{"bl-timer"};
+  TimerQueue worker_{"bl-worker"};
+
+  // Names and the graph of stacked devices. Taken before a device's names lock; never held while
+  // anything waits, or while a table is built or destroyed.
+  mutable std::mutex mutex_;
+  std::map<std::string, std::shared_ptr<Device>, std::less<>> devices_;
+  std::map<std::string, Configured, std::less<>> configured_;
+  std::vector<class LoadScope*> loading_;
+  std::vector<std::shared_ptr<Device>> ended_;  ///< removed by force, requests still out
+  std::uint32_t next_minor_ = 0;
+  bool shut_down_ = false;
+
+  std::mutex save_mutex_;  // protects the store; taken before mutex_
+  std::unique_ptr<StateStore> store_;
 };
 
 }  // namespace blockloom

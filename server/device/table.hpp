@@ -23,7 +23,8 @@ class Table {
   struct Segment {
     Bytes start;
     Bytes length;
-    Bytes chunk;  ///< the target's, here to save a virtual call a request
+    Bytes chunk;               ///< the target's, here to save virtual calls
+    std::uint32_t copies = 1;  ///< likewise
     std::unique_ptr<Target> target;
   };
 
@@ -67,13 +68,13 @@ class Table {
 
  private:
   class Builder;
-  struct Split;
+  class Split;
   class Cursor;
 
   Table() = default;
   std::size_t index_of(Bytes offset) const noexcept;
-  Submit submit_piece(Target& target, Io& io) const noexcept;
   Submit submit_split(Request& request) noexcept;
+  Submit submit_inline(Request& request) noexcept;
   static void single_piece_ended(Io& io) noexcept;
 
   Bytes size_;

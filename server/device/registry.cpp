@@ -1,0 +1,373 @@
+#include "server/device/registry.hpp"
+
+#include <algorithm>
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include "server/base/log.hpp"
+#include "server/device/load_scope.hpp"
+#include "server/device/names.hpp"
+#include "server/device/state_store.hpp"
+
+namespace blockloom {
+
+// --- Handles ----------------------------------------------------------------------------------
+
+DeviceHandle::DeviceHandle(Registry* registry, std::shared_ptr<Device> device)
+    : registry_(registry), device_(std::move(device)) {}
+
+DeviceHandle::DeviceHandle(DeviceHandle&& other) noexcept
+    : registry_(other.registry_), device_(std::move(other.device_)) {}
+
+DeviceHandle& DeviceHandle::operator=(DeviceHandle&& other) noexcept {
+  if (this == &other) return *this;
+  if (device_) registry_->close(device_);
+  registry_ = other.registry_;
+  device_ = std::move(other.device_);
+  return *this;
+}
+
+DeviceHandle::~DeviceHandle() {
+  if (device_) registry_->close(device_);
+}
+
+// --- Life -------------------------------------------------------------------------------------
+
+Registry::Registry(DeviceLimits limits) : limits_(limits) {}
+
+Registry::~Registry() {
+  shut_down();
+  // Tables go before what their legs need. A stack's lower device stays while an upper has it.
+  for (const auto& device : list()) {
+    if (device->idle()) {
+      device->drop_tables();
+    } else {
+      // A request is stuck in a leg for good: its table must outlive it, so it is given away.
+      new std::shared_ptr<Device>(device);
+    }
+  }
+  reap();
+  for (const auto& device : ended_)
+    new std::shared_ptr<Device>(device);
+}
+
+void Registry::shut_down(Duration wait) {
+  std::vector<std::shared_ptr<Device>> all;
+  {
+    std::lock_guard lock(mutex_);
+    if (std::exchange(shut_down_, true)) return;
+    for (const auto& [name, device] : devices_)
+      all.push_back(device);
+    all.insert(all.end(), ended_.begin(), ended_.end());
+  }
+  // First refuse everywhere, so that a stack's upper device does not wait for its lower one.
+  for (const auto& device : all)
+    device->kill(Errc::shutdown, Duration::zero());
+  const TimePoint deadline = Clock::now() + wait;
+  for (const auto& device : all)
+    if (!device->kill(Errc::shutdown, std::max(deadline - Clock::now(), Duration::zero())))
+      log_warning(fmt::format("device '{}' still has requests out at the end", device->name()));
+  timers_.stop();
+  worker_.stop();
+}
+
+// --- Finding ----------------------------------------------------------------------------------
+
+Result<std::shared_ptr<Device>> Registry::find(std::string_view name) const {
+  std::lock_guard lock(mutex_);
+  const auto found = devices_.find(name);
+  if (found == devices_.end())
+    return Error{Errc::not_found, fmt::format("there is no device {}", quoted(name))};
+  return found->second;
+}
+
+Result<std::shared_ptr<Device>> Registry::find_uuid(std::string_view uuid) const {
+  for (const auto& device : list())
+    if (!uuid.empty() && device->uuid() == uuid) return device;
+  return Error{Errc::not_found, fmt::format("there is no device with uuid {}", quoted(uuid))};
+}
+
+std::vector<std::shared_ptr<Device>> Registry::list() const {
+  std::lock_guard lock(mutex_);
+  std::vector<std::shared_ptr<Device>> all;
+  all.reserve(devices_.size());
+  for (const auto& [name, device] : devices_)
+    all.push_back(device);
+  return all;
+}
+
+std::vector<std::string> Registry::users_of(const Device& device) const {
+  std::vector<std::string> users;
+  const std::string name = device.name();
+  for (const auto& other : list()) {
+    const auto lower = other->lower_devices();
+    if (std::find(lower.begin(), lower.end(), name) != lower.end())
+      users.push_back(fmt::format("device '{}'", other->name()));
+  }
+  return users;
+}
+
+Result<DeviceHandle> Registry::open(std::string_view name) {
+  std::lock_guard lock(mutex_);
+  const auto found = devices_.find(name);
+  if (found == devices_.end())
+    return Error{Errc::not_found, fmt::format("there is no device {}", quoted(name))};
+  found->second->opened();
+  return DeviceHandle(this, found->second);
+}
+
+void Registry::close(const std::shared_ptr<Device>& device) {
+  if (device->closed() != 0 || !device->deferred_remove()) return;
+  // The last close may come from anywhere, also under a lock of the device above.
+  worker_.schedule(Clock::now(), [this, device](Errc status) {
+    if (status == Errc::ok) remove_when_closed(device);
+  });
+}
+
+// --- Creating and loading ---------------------------------------------------------------------
+
+std::shared_ptr<Device> Registry::make_device(const DeviceSpec& spec) {
+  Device::Services services;
+  services.timers = &timers_;
+  services.worker = &worker_;
+  services.notify = [this](Device& d, std::string_view kind, std::string detail) {
+    events_.publish({0, 0, d.name(), d.event_number(), std::string(kind), std::move(detail)});
+  };
+  std::uint32_t minor = 0;
+  {
+    std::lock_guard lock(mutex_);
+    minor = next_minor_++;
+  }
+  auto device = std::make_shared<Device>(spec.name, spec.uuid, minor, limits_, services);
+  device->set_description(spec.description);
+  return device;
+}
+
+Result<void> Registry::check_new_locked(const DeviceSpec& spec) const {
+  if (shut_down_) return Error{Errc::shutdown, "the server is stopping"};
+  if (devices_.contains(spec.name))
+    return Error{Errc::exists, fmt::format("device '{}' exists already", spec.name)};
+  if (spec.uuid.empty()) return {};
+  for (const auto& [name, device] : devices_)
+    if (device->uuid() == spec.uuid)
+      return Error{Errc::exists,
+                   fmt::format("device '{}': uuid '{}' belongs to device '{}' already", spec.name,
+                               spec.uuid, name)};
+  return {};
+}
+
+Result<std::shared_ptr<Table>> Registry::build_table(const std::shared_ptr<Device>& device,
+                                                     std::string_view text, bool read_only) {
+  if (auto r = check_table_text(text); !r) return r.error();
+  LoadScope scope(*this, device, nullptr);
+  LegContext context{&scope, &memories_};
+  auto table = Table::create(text, read_only, context);
+  if (!table)
+    return Error{table.code(),
+                 fmt::format("device '{}': {}", device->name(), table.error().message)};
+  // Set while the scope still stands, so that no loop closes in between.
+  std::shared_ptr<Table> shared = std::move(table.value());
+  device->set_inactive(shared);
+  return shared;
+}
+
+Result<void> Registry::create(const DeviceSpec& spec) {
+  if (!spec.table.empty()) {
+    if (find(spec.name))
+      return Error{Errc::exists, fmt::format("device '{}' exists already", spec.name)};
+    auto applied = apply({spec});
+    return applied ? Result<void>() : applied.error();
+  }
+  if (auto r = check_device_name(spec.name); !r) return r;
+  if (!spec.uuid.empty())
+    if (auto r = check_device_uuid(spec.uuid); !r) return r;
+  const auto device = make_device(spec);
+  {
+    std::lock_guard lock(mutex_);
+    if (auto r = check_new_locked(spec); !r) return r;
+    devices_.emplace(spec.name, device);
+  }
+  device->raise("created", {});
+  return save(fmt::format("device '{}' was created", spec.name));
+}
+
+Result<void> Registry::load(std::string_view name, std::string_view table, bool read_only) {
+  auto device = find(name);
+  if (!device) return device.error();
+  if (auto built = build_table(device.value(), table, read_only); !built) return built.error();
+  device.value()->raise("loaded", {});
+  return save(fmt::format("device '{}' was loaded", name));
+}
+
+Result<void> Registry::clear(std::string_view name) {
+  auto device = find(name);
+  if (!device) return device.error();
+  device.value()->clear();
+  device.value()->raise("cleared", {});
+  return save(fmt::format("device '{}' was cleared", name));
+}
+
+Result<void> Registry::suspend(std::string_view name, const SuspendOptions& options) {
+  auto device = find(name);
+  if (!device) return device.error();
+  if (auto r = device.value()->suspend(options); !r) return r;
+  device.value()->raise("suspended", {});
+  return {};
+}
+
+Result<PauseReport> Registry::resume(std::string_view name, const SuspendOptions& options) {
+  auto found = find(name);
+  if (!found) return found.error();
+  const auto& device = found.value();
+  if (auto r = restore_failed(device); !r) return r.error();
+  const Bytes old_size = device->size();
+  auto report = device->resume(options);
+  if (!report) {
+    device->raise("failed", report.error().message);
+    return report;
+  }
+  if (!report->swapped) {
+    if (report->pause > Duration::zero()) device->raise("resumed", {});
+    return report;
+  }
+  announce_swap(*device, old_size);
+  if (auto r = save(fmt::format("device '{}' has its new table", name)); !r) return r.error();
+  return report;
+}
+
+Result<void> Registry::restore_failed(const std::shared_ptr<Device>& device) {
+  const std::string saved = device->saved_table();
+  if (saved.empty() || device->live_table() || device->inactive_table()) return {};
+  auto built = build_table(device, saved, device->saved_read_only());
+  return built ? Result<void>() : built.error();
+}
+
+void Registry::announce_swap(Device& device, Bytes old_size) {
+  device.set_failure({}, false, {});
+  device.raise("swapped", {});
+  if (device.size() != old_size)
+    device.raise("resized", fmt::format("{} -> {} sectors", to_sectors(old_size).value,
+                                        to_sectors(device.size()).value));
+}
+
+// --- Removing ---------------------------------------------------------------------------------
+
+Result<void> Registry::remove(std::string_view name, const RemoveOptions& options) {
+  reap();
+  auto found = find(name);
+  if (!found) return found.error();
+  const std::shared_ptr<Device> device = found.value();
+  const auto users = users_of(*device);
+  bool deferred = false;
+  {
+    std::lock_guard lock(mutex_);
+    const auto present = devices_.find(name);
+    if (present == devices_.end() || present->second != device)
+      return Error{Errc::not_found, fmt::format("there is no device {}", quoted(name))};
+    const auto count = device->open_count();
+    if (count > 0 && !options.force) {
+      if (!options.deferred)
+        return Error{
+            Errc::busy,
+            fmt::format("device '{}' is open {} time{}{}: close it, or remove it with "
+                        "--deferred or --force",
+                        name, count, count == 1 ? "" : "s",
+                        users.empty() ? "" : fmt::format(" (by {})", fmt::join(users, ", ")))};
+      device->set_deferred_remove(true);
+      deferred = true;
+    } else {
+      devices_.erase(present);
+    }
+  }
+  if (deferred) {
+    // The last close may have come before the mark.
+    if (device->open_count() == 0) remove_when_closed(device);
+    return save(fmt::format("device '{}' will be removed when it is closed", name));
+  }
+  end_device(device, Errc::removed, std::chrono::seconds(2));
+  device->raise("removed", options.force ? "by force" : "");
+  return save(fmt::format("device '{}' was removed", name));
+}
+
+void Registry::remove_when_closed(const std::shared_ptr<Device>& device) {
+  const std::string name = device->name();
+  {
+    std::lock_guard lock(mutex_);
+    const auto present = devices_.find(name);
+    if (present == devices_.end() || present->second != device || device->open_count() != 0) return;
+    devices_.erase(present);
+  }
+  end_device(device, Errc::removed, std::chrono::seconds(2));
+  device->raise("removed", "deferred");
+  if (auto r = save(fmt::format("device '{}' was removed", name)); !r) log_error(r.error().message);
+}
+
+void Registry::end_device(const std::shared_ptr<Device>& device, Errc status, Duration wait) {
+  if (device->kill(status, wait)) {
+    device->drop_tables();
+    return;
+  }
+  std::lock_guard lock(mutex_);
+  ended_.push_back(device);
+}
+
+void Registry::reap() {
+  std::vector<std::shared_ptr<Device>> idle;
+  {
+    std::lock_guard lock(mutex_);
+    for (const auto& device : ended_)
+      if (device->idle()) idle.push_back(device);
+    std::erase_if(ended_, [](const auto& device) { return device->idle(); });
+  }
+  for (const auto& device : idle)
+    device->drop_tables();
+}
+
+// --- Names and messages -----------------------------------------------------------------------
+
+Result<void> Registry::rename(std::string_view name, std::string_view new_name) {
+  if (auto r = check_device_name(new_name); !r) return r;
+  std::shared_ptr<Device> device;
+  {
+    std::lock_guard lock(mutex_);
+    const auto found = devices_.find(name);
+    if (found == devices_.end())
+      return Error{Errc::not_found, fmt::format("there is no device {}", quoted(name))};
+    if (devices_.contains(new_name))
+      return Error{Errc::exists, fmt::format("device '{}' exists already", new_name)};
+    device = found->second;
+    devices_.erase(found);
+    device->set_name(std::string(new_name));
+    devices_.emplace(std::string(new_name), device);
+  }
+  device->raise("renamed", fmt::format("from '{}'", name));
+  return save(fmt::format("device '{}' is now '{}'", name, new_name));
+}
+
+Result<void> Registry::set_uuid(std::string_view name, std::string_view uuid) {
+  if (auto r = check_device_uuid(uuid); !r) return r;
+  {
+    std::lock_guard lock(mutex_);
+    const auto found = devices_.find(name);
+    if (found == devices_.end())
+      return Error{Errc::not_found, fmt::format("there is no device {}", quoted(name))};
+    for (const auto& [other_name, other] : devices_)
+      if (other != found->second && other->uuid() == uuid)
+        return Error{Errc::exists,
+                     fmt::format("uuid '{}' belongs to device '{}' already", uuid, other_name)};
+    if (auto r = found->second->set_uuid(std::string(uuid)); !r) return r;
+  }
+  return save(fmt::format("device '{}' has its uuid", name));
+}
+
+Result<std::string> Registry::message(std::string_view name, Sectors sector,
+                                      std::span<const std::string> words) {
+  auto device = find(name);
+  if (!device) return device.error();
+  auto answer = device.value()->message(sector, words);
+  if (answer) device.value()->raise("message", fmt::format("{}", fmt::join(words, " ")));
+  return answer;
+}
+
+}  // namespace blockloom

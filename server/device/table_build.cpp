@@ -1,0 +1,119 @@
+#include <map>
+
+#include <fmt/format.h>
+
+#include "server/device/table.hpp"
+
+namespace blockloom {
+
+/// Makes a Table line by line, and is the LegOpener of its targets.
+class Table::Builder final : public LegOpener {
+ public:
+  Builder(bool read_only, LegContext& context) : context_(context), table_(new Table) {
+    table_->read_only_ = read_only;
+  }
+
+  Result<void> add(const TableLine& line) {
+    if (auto r = check_place(line); !r) return r;
+    const TargetType* type = find_target_type(line.type);
+    if (type == nullptr)
+      return Error{Errc::invalid, fmt::format("line {}: unknown target type '{}': expected {}",
+                                              line.number, line.type, type_names())};
+    auto target = type->create({line.start, line.length, line.words, *this});
+    if (!target)
+      return Error{target.code(), fmt::format("line {}: {}", line.number, target.error().message)};
+    append(line, std::move(target.value()));
+    return {};
+  }
+
+  std::unique_ptr<Table> finish() {
+    for (const auto& leg : table_->legs_)
+      table_->inline_only_ = table_->inline_only_ && leg->inline_only();
+    return std::move(table_);
+  }
+
+  Result<std::shared_ptr<Leg>> open(std::string_view uri, Sectors offset, Sectors length) override {
+    auto known = legs_.find(uri);
+    if (known == legs_.end()) {
+      auto leg = open_leg(uri, table_->read_only_, context_);
+      if (!leg) return leg;
+      known = legs_.emplace(std::string(uri), leg.value()).first;
+      table_->legs_.push_back(std::move(leg.value()));
+    }
+    const Sectors size = to_sectors(known->second->size());
+    if (length > size || offset > size - length)
+      return Error{
+          Errc::invalid,
+          fmt::format("leg '{}' is too small: it has {} sectors, and the target needs {} from "
+                      "sector {} on",
+                      uri, size.value, length.value, offset.value)};
+    return known->second;
+  }
+
+ private:
+  Result<void> check_place(const TableLine& line) const {
+    const Sectors expected = to_sectors(table_->size_);
+    if (line.start == expected) return {};
+    const bool gap = line.start > expected;
+    return Error{
+        Errc::invalid,
+        fmt::format("line {}: start sector '{}' leaves a{} with what stands before it: "
+                    "expected {}",
+                    line.number, line.start.value, gap ? " gap" : "n overlap", expected.value)};
+  }
+
+  static std::string type_names() {
+    std::string names;
+    for (const TargetType& type : target_types()) {
+      if (!names.empty()) names += ", ";
+      names += type.name;
+    }
+    return names;
+  }
+
+  void append(const TableLine& line, std::unique_ptr<Target> target) {
+    Segment segment{to_bytes(line.start), to_bytes(line.length), target->chunk(), target->copies(),
+                    std::move(target)};
+    plan_flush(*segment.target, segment.copies);
+    table_->inline_only_ = table_->inline_only_ && segment.target->inline_only();
+    table_->starts_.push_back(segment.start.value);
+    table_->size_ += segment.length;
+    table_->source_ += fmt::format("{} {} {}", line.start.value, line.length.value, line.type);
+    for (const std::string& word : line.words)
+      table_->source_ += ' ' + escape_word(word);
+    table_->source_ += '\n';
+    table_->segments_.push_back(std::move(segment));
+  }
+
+  void plan_flush(Target& target, std::uint32_t copies) {
+    if (target.maps_flush()) {
+      for (std::uint32_t copy = 0; copy < copies; ++copy)
+        table_->flush_steps_.push_back({nullptr, &target, copy});
+      return;
+    }
+    // Ten thousand segments over one file are one fdatasync.
+    for (const auto& leg : target.legs())
+      if (flushed_.emplace(leg.get(), true).second)
+        table_->flush_steps_.push_back({leg.get(), nullptr, 0});
+  }
+
+  LegContext& context_;
+  std::unique_ptr<Table> table_;
+  std::map<std::string, std::shared_ptr<Leg>, std::less<>> legs_;
+  std::map<const Leg*, bool> flushed_;
+};
+
+Result<std::unique_ptr<Table>> Table::create(std::string_view text, bool read_only,
+                                             LegContext& context) {
+  auto lines = parse_table(text);
+  if (!lines) return lines.error();
+  if (lines->empty())
+    return Error{Errc::invalid,
+                 "the table is empty: expected lines of \"START LENGTH TYPE ARGUMENTS\""};
+  Builder builder(read_only, context);
+  for (const TableLine& line : lines.value())
+    if (auto r = builder.add(line); !r) return r.error();
+  return builder.finish();
+}
+
+}  // namespace blockloom
