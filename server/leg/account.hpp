@@ -45,7 +45,8 @@ class IoAccount {
       add(samples_, 1);
       add(sampled_ns_, now_ns() - start);
     }
-    if (status != Errc::ok) [[unlikely]]
+    // What a leg cannot do, and says so, is no fault of it (dm-stripe counts the same way).
+    if (status != Errc::ok && status != Errc::not_supported) [[unlikely]]
       add(errors_, 1);
     add(s.in_flight, -1ULL);
   }

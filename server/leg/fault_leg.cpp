@@ -1,0 +1,165 @@
+#include "server/leg/fault_leg.hpp"
+
+#include <algorithm>
+#include <cassert>
+#include <optional>
+
+#include <fmt/format.h>
+
+namespace blockloom {
+namespace {
+
+/// The first half of a transfer, on its way to the wrapped leg.
+struct Half {
+  Io io;
+  Io* whole;
+};
+
+}  // namespace
+
+FaultLeg::FaultLeg(std::string uri, std::vector<FaultRule> rules, std::shared_ptr<Leg> inner)
+    : Leg(uri),
+      inner_(std::move(inner)),
+      prefix_(uri.substr(0, uri.find("]:") + 2)),
+      rules_(std::move(rules)),
+      timers_("fault-leg") {}
+
+FaultLeg::~FaultLeg() {
+  assert(hanging_.empty() && delayed_.empty());
+}
+
+std::string FaultLeg::uri() const {
+  return prefix_ + inner_->uri();
+}
+
+Submit FaultLeg::do_submit(Io& io) noexcept {
+  std::optional<FaultRule> rule;
+  {
+    std::lock_guard lock(mutex_);
+    const auto found =
+        std::find_if(rules_.begin(), rules_.end(), [&](const auto& r) { return r.matches(io); });
+    if (found == rules_.end()) {
+      // Forwarded below, outside the lock.
+    } else {
+      if (found->left) --*found->left;
+      using enum FaultRule::Action;
+      if (found->action == hang || found->action == delay) {
+        if (hanging_.size() + delayed_.size() >= max_held) return io.finish_inline(Errc::limit);
+        if (holding_ && found->action == delay) return delay_locked(io, found->delay);
+        if (holding_) {
+          hanging_.push_back(&io);
+          return Submit::pending;
+        }
+      } else {
+        rule = *found;
+      }
+    }
+  }
+  return rule ? act(io, *rule) : forward(*inner_, io);
+}
+
+Submit FaultLeg::act(Io& io, const FaultRule& rule) noexcept {
+  if (rule.action == FaultRule::Action::short_transfer) return transfer_half(io);
+  return io.finish_inline(rule.code);
+}
+
+/// The lock keeps the callback, which takes it too, from looking before the request is listed.
+Submit FaultLeg::delay_locked(Io& io, Duration delay) noexcept {
+  delayed_[&io] = timers_.schedule(Clock::now() + delay, [this, &io](Errc) { time_has_come(io); });
+  return Submit::pending;
+}
+
+void FaultLeg::time_has_come(Io& io) noexcept {
+  {
+    std::lock_guard lock(mutex_);
+    delayed_.erase(&io);
+  }
+  if (forward(*inner_, io) == Submit::done) finish(io, io.status);
+}
+
+Submit FaultLeg::transfer_half(Io& io) noexcept {
+  const Bytes length(io.length.value / 2 / sector_size * sector_size);
+  if (length.value == 0) return io.finish_inline(Errc::io);
+  auto half = std::make_unique<Half>(Half{io, &io});
+  half->io.length = length;
+  half->io.owner = half.get();
+  half->io.complete = half_ended;
+  if (inner_->submit(half->io) == Submit::done) return io.finish_inline(Errc::io);
+  half.release();  // half_ended takes it
+  return Submit::pending;
+}
+
+void FaultLeg::half_ended(Io& io) noexcept {
+  const std::unique_ptr<Half> half(static_cast<Half*>(io.owner));
+  finish(*half->whole, Errc::io);
+}
+
+void FaultLeg::release_held(Errc status) noexcept {
+  std::vector<Io*> held;
+  {
+    std::lock_guard lock(mutex_);
+    holding_ = false;
+    held.swap(hanging_);
+    // One that cannot be cancelled is on its way: its time has come.
+    std::erase_if(delayed_, [&](const auto& entry) {
+      if (!timers_.cancel(entry.second)) return false;
+      held.push_back(entry.first);
+      return true;
+    });
+  }
+  for (Io* io : held)
+    finish(*io, status);
+  inner_->release_held(status);
+}
+
+void FaultLeg::set_rules(std::vector<FaultRule> rules) {
+  std::vector<Io*> held;
+  {
+    std::lock_guard lock(mutex_);
+    rules_ = std::move(rules);
+    held.swap(hanging_);
+  }
+  for (Io* io : held)
+    if (do_submit(*io) == Submit::done) finish(*io, io->status);
+}
+
+Result<std::string> FaultLeg::message(std::string_view text) {
+  const auto space = text.find(' ');
+  const std::string_view word = text.substr(0, space);
+  const std::string_view rest = space == text.npos ? std::string_view() : text.substr(space + 1);
+  if (word == "rules" && !rest.empty()) {
+    auto rules = parse_fault_rules(rest);
+    if (!rules) return rules.error();
+    set_rules(std::move(*rules));
+    return std::string();
+  }
+  if (word == "clear" && rest.empty()) {
+    set_rules({});
+    return std::string();
+  }
+  if (word == "inner") return inner_->message(rest);
+  std::lock_guard lock(mutex_);
+  if (word == "held" && rest.empty())
+    return fmt::format("{} hanging, {} delayed", hanging_.size(), delayed_.size());
+  if (word == "rules") {
+    std::string answer;
+    for (const FaultRule& rule : rules_)
+      answer += (answer.empty() ? "" : ";") + to_string(rule);
+    return answer;
+  }
+  return Error{Errc::invalid,
+               fmt::format("message {} to a fault leg: expected rules RULES, rules, clear, held, "
+                           "or inner MESSAGE",
+                           quoted(text))};
+}
+
+Result<std::shared_ptr<Leg>> wrap_in_faults(std::string_view uri, std::string_view rules,
+                                            std::shared_ptr<Leg> inner) {
+  auto parsed = parse_fault_rules(rules);
+  if (!parsed)
+    return Error{parsed.code(), fmt::format("leg {}: {}", quoted(uri), parsed.error().message)};
+  return std::shared_ptr<Leg>(
+      std::make_shared<FaultLeg>(std::string(uri), std::move(*parsed), std::move(inner)));
+}
+
+}  // namespace blockloom
