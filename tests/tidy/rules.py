@@ -158,7 +158,7 @@ def coroutine_trap(root, paths):
 BANNED = [
     (r"\bstrerror\s*\(", "strerror shares a buffer: system_error() of server/base/error.hpp"),
     (r"\b(sprintf|vsprintf|strcpy|strcat|gets)\s*\(", "unbounded: fmt::format"),
-    (r"\b(atoi|atol|atoll|strtol|strtoul|strtoll|strtoull)\s*\(",
+    (r"\bato(i|l|ll|f)\s*\(|\bstrto[a-z]+\s*\([^,;]*,\s*(nullptr|NULL|0)\b",
      "takes trailing text and loses errors: parse_number() or std::from_chars"),
     (r"(?<![\w:.])(rand|srand)\s*\(|std::rand\b", "std::mt19937_64 with a printed seed"),
     (r"\b(localtime|gmtime|ctime|asctime)\s*\(", "shares a buffer: the _r form"),

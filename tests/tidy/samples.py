@@ -28,6 +28,7 @@ BAD = {
         {"server/leg/a.cpp": "log(strerror(errno));\n"},
         {"tests/unit/a.cpp": "int x = rand();\n"},
         {"server/leg/a.cpp": "int x = atoi(word);\n"},
+        {"server/leg/a.cpp": "long x = strtol(word, nullptr, 10);\n"},
         {"server/leg/a.cpp": "std::thread(f).detach();\n"},
         {"server/leg/a.cpp": "throw std::runtime_error(\"x\");\n"},
         {"plugins/nbdkit/a.cpp": "exit(1);\n"},
@@ -60,7 +61,7 @@ GOOD = {
                                "auto x = g({1});\nwhile (co_await more()) {\n  list[0] = 1;\n}\n"}],
     "banned_calls": [
         {"server/leg/a.cpp": "// never strerror(3)\nlog(\"rand()\");\ncatch (...) { throw(); }\n"
-                             "operand(1);\nself.rand();\n",
+                             "operand(1);\nself.rand();\nstrtol(word, &end, 10);\n",
          "tests/unit/a.cpp": "using namespace blockloom;\nexit(0);\n"}],
     "length": [{"server/base/a.cpp": ("void f() {\n" + "  g();\n" * 60 + "}\n") * 4,
                 "tests/unit/a.cpp": LONG}],
