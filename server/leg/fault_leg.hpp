@@ -33,6 +33,7 @@ class FaultLeg final : public Leg {
   Bytes size() const noexcept override { return inner_->size(); }
   bool read_only() const noexcept override { return inner_->read_only(); }
   std::string device_name() const override { return inner_->device_name(); }
+  Result<void> ready() override { return inner_->ready(); }
   void release_held(Errc status) noexcept override;
   Result<std::string> message(std::string_view text) override;
 

@@ -4,6 +4,7 @@
 #include <cerrno>
 
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
 #include <sys/ioctl.h>
@@ -77,6 +78,16 @@ FdLeg::FdLeg(std::string uri, std::shared_ptr<const int> fd, FdKind kind, Bytes 
       size_(size),
       block_size_(block_size_of(fd_, kind)),
       owner_(std::move(fd)) {}
+
+Result<void> FdLeg::ready() {
+  // A file that shrank since it was opened would answer reads of its lost end with errors.
+  const off_t end = lseek(fd_, 0, SEEK_END);
+  if (end < 0) return system_error(fmt::format("leg '{}'", uri()), errno);
+  if (static_cast<std::uint64_t>(end) >= size_.value) return {};
+  return Error{Errc::io, fmt::format("leg '{}' has shrunk from {} to {} bytes since it was opened: "
+                                     "load the table again",
+                                     uri(), size_.value, end)};
+}
 
 Submit FdLeg::do_submit(Io& io) noexcept {
   if (io.op == Op::read) [[likely]]

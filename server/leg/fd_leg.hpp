@@ -23,6 +23,7 @@ class FdLeg final : public Leg {
   Bytes size() const noexcept override { return size_; }
   bool read_only() const noexcept override { return read_only_; }
   bool inline_only() const noexcept override { return true; }
+  Result<void> ready() override;
 
  private:
   using Flag = std::atomic<bool>;

@@ -37,6 +37,9 @@ class Leg {
   virtual bool read_only() const noexcept { return false; }
   virtual bool inline_only() const noexcept { return false; }
 
+  /// A last look before a table with this leg goes live: what was opened must still be there.
+  virtual Result<void> ready() { return {}; }
+
   /// Ends whatever the leg holds back by its own will (delays, hangs) with this status: the
   /// engine stops, or the device is removed by force. Later requests are not held back any more.
   virtual void release_held(Errc) noexcept {}

@@ -1,4 +1,5 @@
 #include <array>
+#include <deque>
 
 #include <fmt/format.h>
 
@@ -17,11 +18,24 @@ std::span<const TargetType> target_types() noexcept {
   return types;
 }
 
+namespace {
+
+std::deque<TargetType>& added_types() {
+  static std::deque<TargetType> types;
+  return types;
+}
+
+}  // namespace
+
 const TargetType* find_target_type(std::string_view name) noexcept {
   for (const TargetType& type : target_types())
     if (type.name == name) return &type;
+  for (const TargetType& type : added_types())
+    if (type.name == name) return &type;
   return nullptr;
 }
+
+void add_target_type(const TargetType& type) { added_types().push_back(type); }
 
 Error wrong_count(std::string_view type, std::size_t count, std::string_view grammar) {
   return {Errc::invalid, fmt::format("{}: {} argument{}: expected {}", type, count,

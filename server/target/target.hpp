@@ -102,4 +102,7 @@ struct TargetType {
 std::span<const TargetType> target_types() noexcept;
 const TargetType* find_target_type(std::string_view name) noexcept;
 
+/// One more type, not built in: a test's. Before any table is made.
+void add_target_type(const TargetType& type);
+
 }  // namespace blockloom
