@@ -132,8 +132,8 @@ class Device : public std::enable_shared_from_this<Device> {
   /// Nobody is inside; after kill() it stays so.
   bool idle() const noexcept { return gate_.inside() == 0; }
 
-  /// Sends a message to the live target that holds the sector. Does not wait for a suspend: a
-  /// message may be what lets it end.
+  /// Sends a message to the live target that holds the sector, or with "leg N TEXT…" to that
+  /// target's leg N (from 0). Does not wait for a suspend: a message may be what lets it end.
   Result<std::string> message(Sectors sector, std::span<const std::string> words);
 
   // --- names and books; called by the registry ---------------------------------------------

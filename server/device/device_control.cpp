@@ -245,7 +245,17 @@ Result<std::string> Device::message(Sectors sector, std::span<const std::string>
     return Error{Errc::out_of_range,
                  fmt::format("device '{}' ends before sector {}: it has {}", name(), sector.value,
                              to_sectors(table->size()).value)};
-  return table->segment_at(to_bytes(sector)).target->message(words);
+  Target& target = *table->segment_at(to_bytes(sector)).target;
+  if (words.size() < 2 || words[0] != "leg") return target.message(words);
+  const auto index = parse_number(words[1], "message: leg", 9999);
+  if (!index) return index.error();
+  if (index.value() >= target.legs().size())
+    return Error{Errc::out_of_range,
+                 fmt::format("device '{}': target '{}' has {} leg{}, counted from 0: there is no "
+                             "leg {}",
+                             name(), target.type(), target.legs().size(),
+                             target.legs().size() == 1 ? "" : "s", index.value())};
+  return target.legs()[index.value()]->message(fmt::format("{}", fmt::join(words.subspan(2), " ")));
 }
 
 }  // namespace blockloom

@@ -53,6 +53,8 @@ void Table::postsuspend() noexcept {
 }
 
 Result<void> Table::preresume() {
+  for (const auto& leg : legs_)
+    if (auto r = leg->ready(); !r) return r;
   for (Segment& s : segments_)
     if (auto r = s.target->preresume(); !r)
       return Error{r.code(), fmt::format("target '{}' at sector {}: {}", s.target->type(),
