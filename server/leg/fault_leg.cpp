@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cassert>
-#include <optional>
 
 #include <fmt/format.h>
 
@@ -22,10 +21,10 @@ FaultLeg::FaultLeg(std::string uri, std::vector<FaultRule> rules, std::shared_pt
       inner_(std::move(inner)),
       prefix_(uri.substr(0, uri.find("]:") + 2)),
       rules_(std::move(rules)),
-      timers_("fault-leg") {}
+      delayed_("fault-leg", [this](Io& io) { go_on(io); }) {}
 
 FaultLeg::~FaultLeg() {
-  assert(hanging_.empty() && delayed_.empty());
+  assert(hanging_.empty());
 }
 
 std::string FaultLeg::uri() const {
@@ -33,47 +32,36 @@ std::string FaultLeg::uri() const {
 }
 
 Submit FaultLeg::do_submit(Io& io) noexcept {
-  std::optional<FaultRule> rule;
-  {
-    std::lock_guard lock(mutex_);
-    const auto found =
-        std::find_if(rules_.begin(), rules_.end(), [&](const auto& r) { return r.matches(io); });
-    if (found == rules_.end()) {
-      // Forwarded below, outside the lock.
-    } else {
-      if (found->left) --*found->left;
-      using enum FaultRule::Action;
-      if (found->action == hang || found->action == delay) {
-        if (hanging_.size() + delayed_.size() >= max_held) return io.finish_inline(Errc::limit);
-        if (holding_ && found->action == delay) return delay_locked(io, found->delay);
-        if (holding_) {
-          hanging_.push_back(&io);
-          return Submit::pending;
-        }
-      } else {
-        rule = *found;
-      }
-    }
+  std::unique_lock lock(mutex_);
+  const auto found =
+      std::find_if(rules_.begin(), rules_.end(), [&](const auto& r) { return r.matches(io); });
+  if (found == rules_.end()) {
+    lock.unlock();
+    return forward(*inner_, io);
   }
-  return rule ? act(io, *rule) : forward(*inner_, io);
+  if (found->left) --*found->left;
+  const FaultRule rule = *found;
+  using enum FaultRule::Action;
+  if (rule.action == hang || rule.action == delay) return hold(io, rule, std::move(lock));
+  lock.unlock();
+  return rule.action == short_transfer ? transfer_half(io) : io.finish_inline(rule.code);
 }
 
-Submit FaultLeg::act(Io& io, const FaultRule& rule) noexcept {
-  if (rule.action == FaultRule::Action::short_transfer) return transfer_half(io);
-  return io.finish_inline(rule.code);
-}
-
-/// The lock keeps the callback, which takes it too, from looking before the request is listed.
-Submit FaultLeg::delay_locked(Io& io, Duration delay) noexcept {
-  delayed_[&io] = timers_.schedule(Clock::now() + delay, [this, &io](Errc) { time_has_come(io); });
+/// The lock is the one that the rule was found under: new rules find the request held.
+Submit FaultLeg::hold(Io& io, const FaultRule& rule, std::unique_lock<std::mutex> lock) noexcept {
+  if (!holding_) {
+    lock.unlock();
+    return forward(*inner_, io);
+  }
+  if (hanging_.size() + delayed_.count() >= max_held) return io.finish_inline(Errc::limit);
+  if (rule.action == FaultRule::Action::delay)
+    delayed_.add(io, rule.delay);
+  else
+    hanging_.push_back(&io);
   return Submit::pending;
 }
 
-void FaultLeg::time_has_come(Io& io) noexcept {
-  {
-    std::lock_guard lock(mutex_);
-    delayed_.erase(&io);
-  }
+void FaultLeg::go_on(Io& io) noexcept {
   if (forward(*inner_, io) == Submit::done) finish(io, io.status);
 }
 
@@ -100,12 +88,8 @@ void FaultLeg::release_held(Errc status) noexcept {
     std::lock_guard lock(mutex_);
     holding_ = false;
     held.swap(hanging_);
-    // One that cannot be cancelled is on its way: its time has come.
-    std::erase_if(delayed_, [&](const auto& entry) {
-      if (!timers_.cancel(entry.second)) return false;
-      held.push_back(entry.first);
-      return true;
-    });
+    const auto delayed = delayed_.take_all();
+    held.insert(held.end(), delayed.begin(), delayed.end());
   }
   for (Io* io : held)
     finish(*io, status);
@@ -140,7 +124,7 @@ Result<std::string> FaultLeg::message(std::string_view text) {
   if (word == "inner") return inner_->message(rest);
   std::lock_guard lock(mutex_);
   if (word == "held" && rest.empty())
-    return fmt::format("{} hanging, {} delayed", hanging_.size(), delayed_.size());
+    return fmt::format("{} hanging, {} delayed", hanging_.size(), delayed_.count());
   if (word == "rules") {
     std::string answer;
     for (const FaultRule& rule : rules_)

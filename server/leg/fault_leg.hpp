@@ -4,10 +4,9 @@
 #include <mutex>
 #include <string>
 #include <string_view>
-#include <unordered_map>
 #include <vector>
 
-#include "server/base/timer_queue.hpp"
+#include "server/leg/delayed_ios.hpp"
 #include "server/leg/fault_rules.hpp"
 #include "server/leg/leg.hpp"
 
@@ -39,10 +38,9 @@ class FaultLeg final : public Leg {
 
  private:
   Submit do_submit(Io& io) noexcept override;
-  Submit act(Io& io, const FaultRule& rule) noexcept;
-  Submit delay_locked(Io& io, Duration delay) noexcept;
+  Submit hold(Io& io, const FaultRule& rule, std::unique_lock<std::mutex> lock) noexcept;
   Submit transfer_half(Io& io) noexcept;
-  void time_has_come(Io& io) noexcept;
+  void go_on(Io& io) noexcept;
   void set_rules(std::vector<FaultRule> rules);
 
   static void half_ended(Io& half) noexcept;
@@ -53,10 +51,9 @@ class FaultLeg final : public Leg {
   std::mutex mutex_;  // protects what follows
   std::vector<FaultRule> rules_;
   std::vector<Io*> hanging_;
-  std::unordered_map<Io*, TimerId> delayed_;
   bool holding_ = true;  // false once released
 
-  TimerQueue timers_;  // last: its callbacks use the rest
+  DelayedIos delayed_;  // last: its thread uses the rest
 };
 
 /// Opens "fault:[RULES]:URI". The wrapped leg is already open.

@@ -2,7 +2,9 @@
 #include <deque>
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
+#include "server/target/table_line.hpp"
 #include "server/target/target.hpp"
 #include "server/target/types.hpp"
 
@@ -10,10 +12,8 @@ namespace blockloom {
 
 std::span<const TargetType> target_types() noexcept {
   static constexpr std::array types{
-      error_target_type,
-      linear_target_type,
-      striped_target_type,
-      zero_target_type,
+      delay_target_type,  error_target_type,   flakey_target_type,
+      linear_target_type, striped_target_type, zero_target_type,
   };
   return types;
 }
@@ -42,8 +42,16 @@ Error wrong_count(std::string_view type, std::size_t count, std::string_view gra
                                      count == 1 ? "" : "s", grammar.empty() ? "none" : grammar)};
 }
 
-Result<std::string> Target::message(std::span<const std::string>) {
-  return Error{Errc::not_supported, fmt::format("target '{}' takes no messages", type())};
+Result<std::string> Target::message(std::span<const std::string> words) {
+  if (words.size() < 3 || words[0] != "leg")
+    return Error{Errc::not_supported,
+                 fmt::format("message {} to a {} target: expected leg NUMBER MESSAGE",
+                             quoted(fmt::format("{}", fmt::join(words, " "))), type())};
+  if (legs().empty())
+    return Error{Errc::not_supported, fmt::format("a {} target has no legs", type())};
+  auto number = parse_number(words[1], "leg", legs().size() - 1);
+  if (!number) return number.error();
+  return legs()[*number]->message(fmt::format("{}", fmt::join(words.subspan(2), " ")));
 }
 
 }  // namespace blockloom

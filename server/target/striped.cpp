@@ -1,4 +1,5 @@
 #include <bit>
+#include <limits>
 
 #include <fmt/format.h>
 
