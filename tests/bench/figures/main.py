@@ -16,11 +16,16 @@ from .report import Checks
 from .rows import ROWS
 from .servers import plugin_path
 
-# Per mode: seconds a sample, rounds of the servers with a target and of the others.
+# seconds: of a sample. Short samples and many rounds tell more than few long ones: what differs
+# between two runs is mostly where the scheduler put the threads. rounds, most_rounds: of the servers
+# with a target and what they are compared to; the first always, up to the second while a ratio's
+# standard error is over `uncertainty`. other_rounds: of the other servers.
 MODES = {
     "full": {
-        "seconds": 1.5,
-        "rounds": 5,
+        "seconds": 0.8,
+        "rounds": 7,
+        "most_rounds": 15,
+        "uncertainty": 0.02,
         "other_rounds": 2,
         "size": 1 << 30,
         "swaps": 1000,
@@ -30,8 +35,10 @@ MODES = {
         "scale_rounds": 15,
     },
     "quick": {
-        "seconds": 0.7,
-        "rounds": 3,
+        "seconds": 0.5,
+        "rounds": 5,
+        "most_rounds": 5,
+        "uncertainty": 0.02,
         "other_rounds": 1,
         "size": 512 << 20,
         "swaps": 1000,
@@ -84,7 +91,7 @@ def options(args):
     if args.seconds:
         mode["seconds"] = args.seconds
     if args.rounds:
-        mode["rounds"] = args.rounds
+        mode["rounds"] = mode["most_rounds"] = args.rounds
         mode["other_rounds"] = min(mode["other_rounds"], args.rounds)
     if args.size_mib:
         mode["size"] = args.size_mib << 20
@@ -114,7 +121,7 @@ def host_facts(args, opts):
         "qemu-nbd": _first_line(["qemu-nbd", "--version"]) + ", aio=io_uring, cache=writeback",
         "nbd-server": _first_line(["nbd-server", "-V"]).removeprefix("This is "),
         "fio": _first_line(["fio", "--version"]),
-        "samples": f"{opts.seconds} s, {opts.rounds} rounds,"
+        "samples": f"{opts.seconds} s each, {opts.rounds} to {opts.most_rounds} rounds,"
         f" {opts.other_rounds} of servers without a target",
         "image": f"{opts.size >> 20} MiB of random bytes, in the page cache",
         "mode": "quick" if args.quick else "full",

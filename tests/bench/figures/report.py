@@ -55,7 +55,7 @@ def throughput(result, markdown=False):
     lines = []
     for r in result["rows"]:
         cpu = f"CPU us/{r['per']}"
-        head = ["server", r["unit"], "p99 us", cpu, "RSS MiB", "PSS MiB", "ratio", ""]
+        head = ["server", r["unit"], "p99 us", cpu, "RSS MiB", "PSS MiB", "ratio", "±", ""]
         title = f"{r['row']}, {r['transport']} socket, backing on {r['backing']}"
         lines += ["", f"### {title}" if markdown else title]
         lines += [""] if markdown else []
@@ -71,6 +71,7 @@ def throughput(result, markdown=False):
                     number(s["rss_kib"] and s["rss_kib"] / 1024, 1),
                     number(s["pss_kib"] and s["pss_kib"] / 1024, 1),
                     number(ratio, 2),
+                    number(s["uncertainty"] if ratio else None, 2),
                     _verdict(name, ratio),
                 ]
             )

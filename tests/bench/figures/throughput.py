@@ -1,5 +1,6 @@
 """Throughput, side by side: in every round each row goes to every server in turn, so that what the
-machine does to one it does to all, and a ratio is taken within a round, never across."""
+machine does to one it does to all, and a ratio is taken within a round, never across. Rounds go on
+for rows whose ratio is still uncertain, whichever way it leans."""
 
 import os
 import statistics
@@ -29,14 +30,30 @@ class Cell:
         return statistics.median(values) if values else None
 
 
-def median_ratio(cell, reference):
-    """The median of the rounds' own ratios, over the rounds that both have."""
-    ratios = [
+def round_ratios(cell, reference):
+    """A ratio for each round that both have."""
+    return [
         sample.value / reference.samples[number].value
         for number, sample in cell.samples.items()
         if number in reference.samples
     ]
+
+
+def median_ratio(cell, reference):
+    ratios = round_ratios(cell, reference)
     return statistics.median(ratios) if ratios else None
+
+
+def uncertainty(cell, reference):
+    """The standard error of median_ratio(), by the rounds' median deviation from it (which, for a
+    normal distribution, is 1/1.4826 of the standard deviation; a median's error is 1.2533 that of a
+    mean). None with fewer than three rounds."""
+    ratios = round_ratios(cell, reference)
+    if len(ratios) < 3:
+        return None
+    middle = statistics.median(ratios)
+    deviation = statistics.median(abs(r - middle) for r in ratios)
+    return 1.2533 * 1.4826 * deviation / len(ratios) ** 0.5
 
 
 class Plan:
@@ -79,28 +96,37 @@ def _in_turn(servers, number):
     return turned[::-1] if number % 2 else turned
 
 
+def _uncertain(by_server, most):
+    reference = by_server.get(REFERENCE)
+    if reference is None:
+        return False
+    errors = [uncertainty(by_server[n], reference) for n in TARGETS if n in by_server]
+    return any(e is not None and e > most for e in errors)
+
+
+def _round(plan, row, servers, backing, number, by_server):
+    told = []
+    for server in _in_turn(servers, number):
+        if row.writes or number == 0:
+            backing.sync()
+        seconds = plan.options.seconds
+        sample = measure(row, server, seconds, backing.size, with_memory=number == 0)
+        by_server.setdefault(server.name, Cell()).add(number, sample)
+        told.append(f"{server.name} {sample.value:.0f}")
+    say(f"  {row.name}, round {number + 1}: " + ", ".join(sorted(told)))
+
+
 def _group(plan, transport, backing, cells, skipped):
     servers = _start(plan, transport, backing, skipped)
+    measured = [s for s in servers if s.name in MEASURED]
+    options = plan.options
     try:
-        for number in range(plan.options.rounds):
-            here = [
-                s for s in servers if s.name in MEASURED or number < plan.options.other_rounds
-            ]
+        for number in range(options.most_rounds):
             for row in plan.rows:
-                key = (row.name, transport, backing.name)
-                line = []
-                for server in _in_turn(here, number):
-                    if row.writes or number == 0:
-                        backing.sync()
-                    sample = measure(
-                        row, server, plan.options.seconds, backing.size, with_memory=number == 0
-                    )
-                    cells.setdefault(key, {}).setdefault(server.name, Cell()).add(number, sample)
-                    line.append((server.name, f"{sample.value:.0f}"))
-                say(
-                    f"  round {number + 1}/{plan.options.rounds} {' '.join(key)}: "
-                    + ", ".join(f"{name} {value}" for name, value in sorted(line))
-                )
+                by_server = cells.setdefault((row.name, transport, backing.name), {})
+                if number < options.rounds or _uncertain(by_server, options.uncertainty):
+                    here = servers if number < options.other_rounds else measured
+                    _round(plan, row, here, backing, number, by_server)
     finally:
         unclean = [s.name for s in servers if not s.process.stop()]
     if unclean:
@@ -138,6 +164,7 @@ def _results(plan, cells):
                 "rss_kib": cell.median("rss_kib"),
                 "pss_kib": cell.median("pss_kib"),
                 "ratio": median_ratio(cell, reference) if reference else None,
+                "uncertainty": uncertainty(cell, reference) if reference else None,
                 "samples": [s.as_dict() for s in cell.samples.values()],
             }
         results.append(
