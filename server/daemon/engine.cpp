@@ -1,5 +1,6 @@
 #include "server/daemon/engine.hpp"
 
+#include <algorithm>
 #include <atomic>
 #include <mutex>
 #include <utility>
@@ -7,55 +8,176 @@
 #include <fmt/format.h>
 
 #include "server/base/log.hpp"
+#include "server/daemon/config.hpp"
 #include "server/daemon/hangup.hpp"
 #include "server/daemon/readiness.hpp"
+#include "server/device/state_store.hpp"
 
 namespace blockloom {
+namespace {
+
+std::string serving(const Registry& registry) {
+  const auto devices = registry.list();
+  const auto failed = std::count_if(devices.begin(), devices.end(),
+                                    [](const auto& d) { return !d->info().failure.empty(); });
+  std::string text =
+      fmt::format("serving {} device{}", devices.size(), devices.size() == 1 ? "" : "s");
+  return failed == 0 ? text : fmt::format("{}, {} of them without a table", text, failed);
+}
+
+/// The file's devices and those given by hand, which have no place to name.
+Result<std::vector<DeviceSpec>> merged(const Config& config, const EngineOptions& options) {
+  std::vector<DeviceSpec> all = config.devices;
+  for (const DeviceSpec& spec : options.devices) {
+    const bool taken = std::any_of(config.devices.begin(), config.devices.end(),
+                                   [&](const DeviceSpec& d) { return d.name == spec.name; });
+    if (taken)
+      return Error{Errc::exists, fmt::format("device '{}' is given by hand and in '{}': expected "
+                                             "one of them",
+                                             spec.name, options.config)};
+    all.push_back(spec);
+  }
+  return all;
+}
+
+/// The settings that count, of which those given by hand win.
+Config effective(Config config, const EngineOptions& options) {
+  if (!options.control_socket.empty()) config.control = options.control_socket;
+  if (!options.state_dir.empty()) config.state_dir = options.state_dir;
+  if (!options.default_device.empty()) config.default_device = options.default_device;
+  return config;
+}
+
+std::string summary(const ApplyReport& report) {
+  std::string text = fmt::format("reloaded: {} created, {} swapped, {} removed, {} unchanged",
+                                 report.created.size(), report.swapped.size(),
+                                 report.removed.size(), report.unchanged.size());
+  for (const std::string& note : report.notes)
+    text += "; " + note;
+  return text;
+}
+
+}  // namespace
 
 struct Engine::State {
-  explicit State(EngineOptions o) : options(std::move(o)), registry(std::make_unique<Registry>()) {}
+  State(EngineOptions o, Config c)
+      : options(std::move(o)), started_with(std::move(c)), registry(started_with.limits) {}
+
+  Result<void> open_devices();
+  Result<ApplyReport> reload_held();
 
   const EngineOptions options;
-  std::unique_ptr<Registry> registry;
-  std::atomic<bool> advertise{true};
+  const Config started_with;  // what a restart would have to change
+  Registry registry;
 
-  std::mutex lifecycle;  // protects what follows
+  std::atomic<bool> advertise{true};
+  std::mutex lifecycle;  // protects what follows; short
   std::string default_device;
   bool shut_down = false;
 
-  // Last: they call into what stands above.
+  std::mutex reloading;  // held by the one reload that runs; taken before lifecycle
+
+  // Last, and so first to go: they call what stands above.
+  std::unique_ptr<HangupWatch> hangup;
   std::unique_ptr<WatchdogPinger> watchdog;
 };
 
 Engine::Engine(std::unique_ptr<State> state) : state_(std::move(state)) {}
 
 Result<std::unique_ptr<Engine>> Engine::create(EngineOptions options) {
-  if (!options.config.empty())
-    return Error{Errc::not_supported,
-                 fmt::format("config '{}': configuration files are not read yet", options.config)};
-  auto state = std::make_unique<State>(std::move(options));
-  if (auto applied = state->registry->apply(state->options.devices); !applied)
-    return applied.error();
-  state->default_device = state->options.default_device;
-  if (state->default_device.empty() && state->options.devices.size() == 1)
-    state->default_device = state->options.devices.front().name;
+  Config config;
+  if (!options.config.empty()) {
+    auto loaded = load_config(options.config);
+    if (!loaded) return loaded.error();
+    config = std::move(*loaded);
+  }
+  config = effective(std::move(config), options);
+  auto state = std::make_unique<State>(std::move(options), std::move(config));
+  state->advertise = state->started_with.advertise;
+  state->default_device = state->started_with.default_device;
+  if (auto opened = state->open_devices(); !opened) return opened.error();
   return std::unique_ptr<Engine>(new Engine(std::move(state)));
+}
+
+Result<void> Engine::State::open_devices() {
+  auto devices = merged(started_with, options);
+  if (!devices) return devices.error();
+  std::unique_ptr<StateStore> store;
+  if (!started_with.state_dir.empty()) {
+    auto opened = StateStore::open(started_with.state_dir);
+    if (!opened) return opened.error();
+    store = std::move(*opened);
+  }
+  if (auto started = registry.start(std::move(store), *devices); !started) return started.error();
+  // A service goes on with the devices that it can have. One given by hand was wanted now.
+  for (const DeviceSpec& spec : options.devices)
+    if (const auto device = registry.find(spec.name))
+      if (std::string why = device.value()->info().failure; !why.empty())
+        return Error{Errc::io, std::move(why)};
+  return {};
 }
 
 Engine::~Engine() {
   begin_shut_down();
+  state_->hangup.reset();
   state_->watchdog.reset();
 }
 
 Result<void> Engine::start() {
+  State& s = *state_;
+  if (!s.options.config.empty()) {
+    auto watch = HangupWatch::start([this] {
+      // Logged there; nobody waits for the answer.
+      [[maybe_unused]] const auto report = reload();
+    });
+    if (!watch) return watch.error();
+    s.hangup = std::move(*watch);
+  }
   if (const Duration period = readiness::watchdog(); period > Duration{})
-    state_->watchdog = std::make_unique<WatchdogPinger>(period);
-  readiness::ready(fmt::format("serving {} devices", state_->registry->list().size()));
+    s.watchdog = std::make_unique<WatchdogPinger>(period);
+  readiness::ready(serving(s.registry));
   return {};
 }
 
 Result<ApplyReport> Engine::reload() {
-  return Error{Errc::not_supported, "reload: no configuration file was given"};
+  State& s = *state_;
+  if (s.options.config.empty())
+    return Error{Errc::not_supported, "reload: the server was started without a configuration"};
+  const std::lock_guard one_at_a_time(s.reloading);
+  {
+    const std::lock_guard lock(s.lifecycle);
+    if (s.shut_down) return Error{Errc::shutdown, "reload: the server is stopping"};
+  }
+  readiness::reloading();
+  auto report = s.reload_held();
+  if (report) {
+    log_info(summary(report.value()));
+    readiness::ready(serving(s.registry));
+    return report;
+  }
+  Error error = report.error();
+  error.message = fmt::format("the old configuration stays: {}", error.message);
+  log_error("reload: " + error.message);
+  readiness::ready(fmt::format("{}; reload failed: {}", serving(s.registry), error.message));
+  return error;
+}
+
+Result<ApplyReport> Engine::State::reload_held() {
+  auto loaded = load_config(options.config);
+  if (!loaded) return loaded.error();
+  const Config config = effective(std::move(*loaded), options);
+  auto devices = merged(config, options);
+  if (!devices) return devices.error();
+  auto report = registry.reconfigure(*devices);
+  if (!report) return report;
+  advertise = config.advertise;
+  {
+    const std::lock_guard lock(lifecycle);
+    default_device = config.default_device;
+  }
+  for (const std::string& name : restart_settings(started_with, config))
+    report->notes.push_back(fmt::format("{} changed: it needs a restart to take effect", name));
+  return report;
 }
 
 void Engine::begin_shut_down() {
@@ -64,16 +186,20 @@ void Engine::begin_shut_down() {
     if (std::exchange(state_->shut_down, true)) return;
   }
   readiness::stopping();
-  state_->registry->shut_down();
+  state_->registry.shut_down();
 }
 
 Registry& Engine::registry() noexcept {
-  return *state_->registry;
+  return state_->registry;
 }
 
 std::string Engine::default_device() const {
-  const std::lock_guard lock(state_->lifecycle);
-  return state_->default_device;
+  {
+    const std::lock_guard lock(state_->lifecycle);
+    if (!state_->default_device.empty()) return state_->default_device;
+  }
+  const auto devices = state_->registry.list();
+  return devices.size() == 1 ? devices.front()->name() : std::string();
 }
 
 bool Engine::advertise() const noexcept {
