@@ -12,7 +12,8 @@ namespace {
 using Key = TomlReader::Key;
 using Keys = TomlReader::Keys;
 using Place = TomlReader::Place;
-using Node = toml::node;
+using Node = TomlValue;
+using Kind = TomlValue::Kind;
 using Path = const std::string&;
 
 /// The grammar of blockloom.toml, in the order of docs/blockloom.toml.5.scd.
@@ -74,10 +75,9 @@ class Grammar {
   // [server] listen = ["tcp:127.0.0.1:10809", {address = "unix:/run/b.sock", mode = "0600"}]
 
   void read_listeners(const Node& node, Path path) {
-    const toml::array* array = node.as_array();
-    if (array == nullptr)
+    if (node.kind != Kind::array)
       return in_.expect(node, path, "an array, as in [\"tcp:127.0.0.1:10809\"]");
-    for (const Node& element : *array)
+    for (const Node& element : node.items)
       read_listener(element, path);
   }
 
@@ -93,9 +93,9 @@ class Grammar {
          }},
         {"mode", [&](const Node& n, Path p) { mode = read_mode(n, p); }},
         {"insecure", [&](const Node& n, Path p) { insecure = in_.boolean(n, p).value_or(false); }}};
-    if (const toml::table* table = node.as_table())
-      in_.read_table(*table, path, keys);
-    else if (node.is_string())
+    if (node.kind == Kind::table)
+      in_.read_table(node, path, keys);
+    else if (node.kind == Kind::text)
       keys.front().read(node, path);
     else
       in_.expect(node, path, "a listener, as in \"tcp:127.0.0.1:10809\" or {address = \"…\"}");
@@ -128,19 +128,18 @@ class Grammar {
   // [server] filters = [{name = "ip", params = {allow = "127.0.0.1", deny = "all"}}]
 
   void read_filters(const Node& node, Path path) {
-    const toml::array* array = node.as_array();
-    if (array == nullptr) return in_.expect(node, path, "an array, as in [{name = \"stats\"}]");
-    for (const Node& element : *array)
+    if (node.kind != Kind::array)
+      return in_.expect(node, path, "an array, as in [{name = \"stats\"}]");
+    for (const Node& element : node.items)
       read_filter(element, path);
   }
 
   void read_filter(const Node& node, Path path) {
-    const toml::table* table = node.as_table();
-    if (table == nullptr)
+    if (node.kind != Kind::table)
       return in_.expect(node, path, "a filter, as in {name = \"delay\", params = {rdelay = 1}}");
     FilterConfig filter;
     const std::size_t errors_before = in_.errors();
-    in_.read_table(*table, path,
+    in_.read_table(node, path,
                    {{"name", [&](const Node& n, Path p) { read_filter_name(n, p, filter); }},
                     {"params", [&](const Node& n, Path p) { read_params(n, p, filter); }}});
     if (in_.errors() != errors_before) return;
@@ -163,24 +162,24 @@ class Grammar {
   }
 
   void read_params(const Node& node, Path path, FilterConfig& filter) {
-    const toml::table* params = node.as_table();
-    if (params == nullptr)
+    if (node.kind != Kind::table)
       return in_.expect(node, path, "the filter's parameters, as in {rdelay = \"10ms\"}");
-    for (const auto& [key, value] : *params) {
-      const std::string name(key.str());
+    for (const auto& entry : node.entries) {
+      const std::string& name = entry.key;
       if (!is_param_name(name))
-        in_.fail(in_.place(key.source()),
+        in_.fail(in_.place(entry),
                  fmt::format("{}: {} is not a filter's parameter: expected letters, digits, '-', "
                              "'_' and '.', and none of the plugin's own names",
                              path, quoted(name)));
       else
-        filter.params.emplace_back(name, param_value(value, fmt::format("{}.{}", path, name)));
+        filter.params.emplace_back(name,
+                                   param_value(entry.value, fmt::format("{}.{}", path, name)));
     }
   }
 
   std::string param_value(const Node& node, Path path) {
-    if (const auto* number = node.as_integer()) return std::to_string(number->get());
-    if (const auto* boolean = node.as_boolean()) return boolean->get() ? "true" : "false";
+    if (node.kind == Kind::number) return std::to_string(node.number);
+    if (node.kind == Kind::boolean) return node.boolean ? "true" : "false";
     return in_.string(node, path, "a text, a whole number, true or false").value_or("");
   }
 
@@ -218,17 +217,16 @@ class Grammar {
 
   void read_devices(const Node& node, Path path) {
     constexpr std::string_view expected = "[[device]] with two brackets, once for each device";
-    const toml::array* array = node.as_array();
-    if (array == nullptr) return in_.expect(node, path, expected);
-    for (const Node& element : *array) {
-      if (const toml::table* table = element.as_table())
-        read_device(*table, path);
+    if (node.kind != Kind::array) return in_.expect(node, path, expected);
+    for (const Node& element : node.items) {
+      if (element.kind == Kind::table)
+        read_device(element, path);
       else
         in_.expect(element, path, expected);
     }
   }
 
-  void read_device(const toml::table& table, Path path) {
+  void read_device(const TomlValue& table, Path path) {
     DeviceSpec spec;
     const auto text = [this](std::string& target, std::string_view expected, bool lines = false) {
       return [this, &target, expected, lines](const Node& n, Path p) {
@@ -247,9 +245,9 @@ class Grammar {
     if (in_.errors() == errors_before) check_device(table, std::move(spec));
   }
 
-  void check_device(const toml::table& table, DeviceSpec spec) {
+  void check_device(const TomlValue& table, DeviceSpec spec) {
     const auto at = [&](std::string_view key) {
-      const Node* node = table.get(key);
+      const Node* node = table.find(key);
       return in_.place(node != nullptr ? *node : table);
     };
     if (spec.name.empty() || spec.name.size() > 127 || spec.name.find('/') != std::string::npos)

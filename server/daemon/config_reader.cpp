@@ -7,26 +7,29 @@
 namespace blockloom {
 namespace {
 
+using Kind = TomlValue::Kind;
+
 constexpr std::size_t errors_told = 20;
 
 /// "the text 'abc'", for messages.
-std::string describe(const toml::node& node) {
-  switch (node.type()) {
-    case toml::node_type::string:
-      return fmt::format("the text {}", quoted(node.as_string()->get()));
-    case toml::node_type::integer:
-      return fmt::format("the number {}", node.as_integer()->get());
-    case toml::node_type::floating_point:
-      return fmt::format("the number {}", node.as_floating_point()->get());
-    case toml::node_type::boolean:
-      return node.as_boolean()->get() ? "true" : "false";
-    case toml::node_type::table:
+std::string describe(const TomlValue& node) {
+  switch (node.kind) {
+    case Kind::text:
+      return fmt::format("the text {}", quoted(node.text));
+    case Kind::number:
+      return fmt::format("the number {}", node.number);
+    case Kind::real:
+      return fmt::format("the number {}", node.real);
+    case Kind::boolean:
+      return node.boolean ? "true" : "false";
+    case Kind::table:
       return "a table";
-    case toml::node_type::array:
+    case Kind::array:
       return "an array";
-    default:
-      return "a date or time";
+    case Kind::time:
+      break;
   }
+  return "a date or time";
 }
 
 }  // namespace
@@ -40,12 +43,12 @@ bool is_plain(std::string_view text, bool lines_allowed) noexcept {
 
 void TomlReader::read_texts(const Keys& keys) {
   for (file_ = 0; file_ < texts_.size(); ++file_) {
-    const std::string_view text = texts_[file_].text;
-    const toml::parse_result parsed = toml::parse(text, std::string_view(texts_[file_].name));
-    if (parsed)
-      read_table(parsed.table(), "", keys);
+    TomlValue root;
+    TomlError error;
+    if (parse_toml(texts_[file_].text, root, error))
+      read_table(root, "", keys);
     else
-      fail(place(parsed.error().source()), std::string(parsed.error().description()));
+      fail({file_, error.line, error.column}, std::move(error.message));
   }
 }
 
@@ -61,18 +64,11 @@ Result<void> TomlReader::result() {
   return Error{Errc::invalid, std::move(all)};
 }
 
-TomlReader::Place TomlReader::place(const toml::source_region& region) const {
-  // toml++ leaves 0 where a region is not known.
-  return {file_, std::max(1U, static_cast<unsigned>(region.begin.line)),
-          std::max(1U, static_cast<unsigned>(region.begin.column))};
-}
-
 std::string TomlReader::text(const Place& where) const {
   return fmt::format("{}:{}:{}", texts_[where.file].name, where.line, where.column);
 }
 
-void TomlReader::expect(const toml::node& node, const std::string& path,
-                        std::string_view expected) {
+void TomlReader::expect(const TomlValue& node, const std::string& path, std::string_view expected) {
   fail(place(node), fmt::format("{}: expected {}, not {}", path, expected, describe(node)));
 }
 
@@ -82,63 +78,61 @@ bool TomlReader::once(const std::string& what, Place where) {
   return first;
 }
 
-void TomlReader::read_table(const toml::table& table, const std::string& path, const Keys& keys) {
-  for (const auto& [key, node] : table) {
-    const std::string_view name = key.str();
+void TomlReader::read_table(const TomlValue& table, const std::string& path, const Keys& keys) {
+  for (const TomlValue::Entry& entry : table.entries) {
+    const std::string& name = entry.key;
     const auto known =
         std::find_if(keys.begin(), keys.end(), [&](const Key& k) { return k.name == name; });
     if (known != keys.end()) {
-      known->read(node, path.empty() ? std::string(name) : fmt::format("{}.{}", path, name));
+      known->read(entry.value, path.empty() ? name : fmt::format("{}.{}", path, name));
       continue;
     }
     std::string names;
     for (const Key& k : keys)
       names += fmt::format("{}{}", names.empty() ? "" : ", ", k.name);
-    fail(place(key.source()), fmt::format("unknown key {}{}: expected {}{}", quoted(name),
-                                          path.empty() ? "" : fmt::format(" in {}", path),
-                                          keys.size() > 1 ? "one of " : "", names));
+    fail(place(entry), fmt::format("unknown key {}{}: expected {}{}", quoted(name),
+                                   path.empty() ? "" : fmt::format(" in {}", path),
+                                   keys.size() > 1 ? "one of " : "", names));
   }
 }
 
-std::optional<std::string> TomlReader::string(const toml::node& node, const std::string& path,
+std::optional<std::string> TomlReader::string(const TomlValue& node, const std::string& path,
                                               std::string_view expected, bool lines_allowed) {
-  const auto* value = node.as_string();
-  if (value == nullptr) {
+  if (node.kind != Kind::text) {
     expect(node, path, expected);
     return std::nullopt;
   }
-  if (!is_plain(value->get(), lines_allowed)) {
+  if (!is_plain(node.text, lines_allowed)) {
     fail(place(node), fmt::format("{}: the text holds a control character", path));
     return std::nullopt;
   }
-  return value->get();
+  return node.text;
 }
 
-std::optional<std::int64_t> TomlReader::integer(const toml::node& node, const std::string& path,
+std::optional<std::int64_t> TomlReader::integer(const TomlValue& node, const std::string& path,
                                                 std::int64_t min, std::int64_t max) {
-  const auto* value = node.as_integer();
-  if (value != nullptr && value->get() >= min && value->get() <= max) return value->get();
+  if (node.kind == Kind::number && node.number >= min && node.number <= max) return node.number;
   expect(node, path, fmt::format("a whole number from {} to {}", min, max));
   return std::nullopt;
 }
 
-std::optional<bool> TomlReader::boolean(const toml::node& node, const std::string& path) {
-  if (const auto* value = node.as_boolean()) return value->get();
+std::optional<bool> TomlReader::boolean(const TomlValue& node, const std::string& path) {
+  if (node.kind == Kind::boolean) return node.boolean;
   expect(node, path, "true or false");
   return std::nullopt;
 }
 
 TomlReader::Read TomlReader::section(Keys keys) {
-  return [this, keys = std::move(keys)](const toml::node& node, const std::string& path) {
-    if (const toml::table* table = node.as_table())
-      read_table(*table, path, keys);
+  return [this, keys = std::move(keys)](const TomlValue& node, const std::string& path) {
+    if (node.kind == Kind::table)
+      read_table(node, path, keys);
     else
       expect(node, path, fmt::format("a section, as in [{}]", path));
   };
 }
 
 TomlReader::Read TomlReader::setting(std::string& target, std::string_view expected) {
-  return [this, &target, expected](const toml::node& node, const std::string& path) {
+  return [this, &target, expected](const TomlValue& node, const std::string& path) {
     auto value = string(node, path, expected);
     if (value && value->empty()) return expect(node, path, expected);
     if (value && once(path, place(node))) target = std::move(*value);
@@ -146,7 +140,7 @@ TomlReader::Read TomlReader::setting(std::string& target, std::string_view expec
 }
 
 TomlReader::Read TomlReader::setting_path(std::string& target, std::string_view expected) {
-  return [this, &target, expected](const toml::node& node, const std::string& path) {
+  return [this, &target, expected](const TomlValue& node, const std::string& path) {
     auto value = string(node, path, expected);
     if (value && !value->starts_with('/')) return expect(node, path, expected);
     if (value && once(path, place(node))) target = std::move(*value);
@@ -154,13 +148,13 @@ TomlReader::Read TomlReader::setting_path(std::string& target, std::string_view 
 }
 
 TomlReader::Read TomlReader::setting(bool& target) {
-  return [this, &target](const toml::node& node, const std::string& path) {
+  return [this, &target](const TomlValue& node, const std::string& path) {
     if (const auto value = boolean(node, path); value && once(path, place(node))) target = *value;
   };
 }
 
 TomlReader::Read TomlReader::setting(Duration& target) {
-  return [this, &target](const toml::node& node, const std::string& path) {
+  return [this, &target](const TomlValue& node, const std::string& path) {
     constexpr std::string_view expected = "a duration from 1ms to 24h, as in \"250ms\" or \"5s\"";
     const auto value = string(node, path, expected);
     if (!value) return;

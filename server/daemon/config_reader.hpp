@@ -1,9 +1,5 @@
 #pragma once
 
-// Brings toml++: for config_reader.cpp and config_parse.cpp only.
-#define TOML_EXCEPTIONS 0
-#define TOML_HEADER_ONLY 1
-#define TOML_ENABLE_FORMATTERS 0
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -14,11 +10,10 @@
 #include <utility>
 #include <vector>
 
-#include <toml++/toml.h>
-
 #include "server/base/clock.hpp"
 #include "server/base/error.hpp"
 #include "server/daemon/config.hpp"
+#include "server/daemon/toml_tree.hpp"
 
 namespace blockloom {
 
@@ -31,7 +26,7 @@ class TomlReader {
     unsigned line = 1, column = 1;
     auto operator<=>(const Place&) const = default;
   };
-  using Read = std::function<void(const toml::node&, const std::string& path)>;
+  using Read = std::function<void(const TomlValue&, const std::string& path)>;
   struct Key {
     std::string_view name;
     Read read;
@@ -48,11 +43,11 @@ class TomlReader {
   Result<void> result();
 
   // Places and errors.
-  Place place(const toml::source_region& region) const;
-  Place place(const toml::node& node) const { return place(node.source()); }
+  Place place(const TomlValue& node) const { return {file_, node.line, node.column}; }
+  Place place(const TomlValue::Entry& entry) const { return {file_, entry.line, entry.column}; }
   std::string text(const Place& where) const;
   void fail(Place where, std::string what) { errors_.emplace_back(where, std::move(what)); }
-  void expect(const toml::node& node, const std::string& path, std::string_view expected);
+  void expect(const TomlValue& node, const std::string& path, std::string_view expected);
   /// For what may be said once over all texts: false, and an error that names both places, the
   /// second time.
   bool once(const std::string& what, Place where);
@@ -60,12 +55,12 @@ class TomlReader {
   Place said(const std::string& what) const { return places_.at(what); }
 
   // Values: nothing, and an error, unless the node holds what is expected.
-  void read_table(const toml::table& table, const std::string& path, const Keys& keys);
-  std::optional<std::string> string(const toml::node& node, const std::string& path,
+  void read_table(const TomlValue& table, const std::string& path, const Keys& keys);
+  std::optional<std::string> string(const TomlValue& node, const std::string& path,
                                     std::string_view expected, bool lines_allowed = false);
-  std::optional<std::int64_t> integer(const toml::node& node, const std::string& path,
+  std::optional<std::int64_t> integer(const TomlValue& node, const std::string& path,
                                       std::int64_t min, std::int64_t max);
-  std::optional<bool> boolean(const toml::node& node, const std::string& path);
+  std::optional<bool> boolean(const TomlValue& node, const std::string& path);
 
   // Readers of settings that may be given once; the target outlives the reader.
   Read section(Keys keys);
@@ -75,7 +70,7 @@ class TomlReader {
   Read setting(Duration& target);
   template <class T>
   Read setting(T& target, std::int64_t min, std::int64_t max) {
-    return [this, &target, min, max](const toml::node& node, const std::string& path) {
+    return [this, &target, min, max](const TomlValue& node, const std::string& path) {
       if (const auto value = integer(node, path, min, max); value && once(path, place(node)))
         target = static_cast<T>(*value);
     };

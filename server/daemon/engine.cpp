@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <mutex>
+#include <string_view>
 #include <utility>
 
 #include <fmt/format.h>
@@ -49,12 +50,18 @@ Config effective(Config config, const EngineOptions& options) {
 }
 
 std::string summary(const ApplyReport& report) {
-  std::string text = fmt::format("reloaded: {} created, {} swapped, {} removed, {} unchanged",
-                                 report.created.size(), report.swapped.size(),
-                                 report.removed.size(), report.unchanged.size());
-  for (const std::string& note : report.notes)
-    text += "; " + note;
-  return text;
+  return fmt::format("last reload: {} created, {} swapped, {} removed, {} unchanged",
+                     report.created.size(), report.swapped.size(), report.removed.size(),
+                     report.unchanged.size());
+}
+
+/// Several mistakes are several lines of the log.
+void log_lines(LogLevel level, std::string_view prefix, std::string_view text) {
+  while (!text.empty()) {
+    const std::string_view line = text.substr(0, text.find('\n'));
+    log(level, fmt::format("{}{}", prefix, line));
+    text.remove_prefix(std::min(text.size(), line.size() + 1));
+  }
 }
 
 }  // namespace
@@ -152,13 +159,15 @@ Result<ApplyReport> Engine::reload() {
   auto report = s.reload_held();
   if (report) {
     log_info(summary(report.value()));
-    readiness::ready(serving(s.registry));
+    for (const std::string& note : report->notes)
+      log_warning("reload: " + note);
+    readiness::ready(fmt::format("{}; {}", serving(s.registry), summary(report.value())));
     return report;
   }
   Error error = report.error();
-  error.message = fmt::format("the old configuration stays: {}", error.message);
-  log_error("reload: " + error.message);
+  log_lines(LogLevel::error, "reload: the old configuration stays: ", error.message);
   readiness::ready(fmt::format("{}; reload failed: {}", serving(s.registry), error.message));
+  error.message = "the old configuration stays: " + error.message;
   return error;
 }
 

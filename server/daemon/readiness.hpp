@@ -10,13 +10,12 @@
 
 namespace blockloom {
 
-/// What the process tells systemd (sd_notify(3)). Without NOTIFY_SOCKET every call does nothing.
-/// Any thread.
+/// What the process tells systemd (sd_notify(3)). Without NOTIFY_SOCKET every call does nothing;
+/// a manager that does not listen is waited for at most a second. Any thread.
 namespace readiness {
 void ready(std::string_view status);
 void reloading();  ///< ready() ends it
 void stopping();
-void status(std::string_view text);
 /// The service manager's patience (WATCHDOG_USEC, meant for this process); 0: no watchdog.
 Duration watchdog();
 }  // namespace readiness
