@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include "server/base/log.hpp"
+
 namespace blockloom::nbd {
 
 Result<void> Server::check_parameters() {
@@ -15,11 +17,18 @@ Result<void> Server::get_ready() {
   Result<std::unique_ptr<Engine>> engine = Engine::create(options_);
   if (!engine) return engine.error();
   engine_ = std::move(*engine);
+  // Without a configuration and a control socket nobody could make it later.
+  if (!options_.default_device.empty() && options_.config.empty() &&
+      options_.control_socket.empty() && !engine_->registry().find(options_.default_device))
+    return Error{Errc::not_found,
+                 fmt::format("default={}: no device of that name", options_.default_device)};
   return {};
 }
 
 Result<void> Server::start() {
   watcher_.note_listeners();
+  if (!client_death_guard_.install())
+    log_warning("cannot guard nbdkit against clients that die: its imports are not as expected");
   Result<void> started = engine_->start();
   if (started) started = watcher_.start([this] { engine_->begin_shut_down(); });
   if (!started) stop();
@@ -28,6 +37,7 @@ Result<void> Server::start() {
 
 void Server::stop() noexcept {
   watcher_.stop();
+  client_death_guard_.remove();
   if (engine_) engine_->begin_shut_down();
   {
     const std::lock_guard lock(connections_mutex_);

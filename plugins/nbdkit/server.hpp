@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "plugins/nbdkit/client_death_guard.hpp"
 #include "plugins/nbdkit/parameters.hpp"
 #include "plugins/nbdkit/quit_watcher.hpp"
 #include "server/base/error.hpp"
@@ -56,6 +57,7 @@ class Server {
   EngineOptions options_;
   std::unique_ptr<Engine> engine_;
   QuitWatcher watcher_;
+  ClientDeathGuard client_death_guard_;
 
   std::mutex connections_mutex_;
   std::list<Connection> connections_;  // nbdkit does not close all of them when it quits

@@ -15,6 +15,7 @@ import random
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import tempfile
 import time
@@ -139,10 +140,13 @@ class Server:
             client.settimeout(seconds)
             try:
                 client.connect(self.socket)
-                greeting = client.recv(8)
+                greeting = client.recv(18, socket.MSG_WAITALL)
+                # Fixed newstyle; NBD_OPT_ABORT, a client's polite way to leave.
+                client.sendall(struct.pack(">I8sII", 1, b"IHAVEOPT", 2, 0))
+                client.recv(20, socket.MSG_WAITALL)
             except OSError as error:
-                greeting = str(error)
-        if greeting != b"NBDMAGIC":
+                greeting = str(error).encode()
+        if not greeting.startswith(b"NBDMAGIC"):
             self.stop()
             raise AssertionError(f"the server did not start ({greeting!r}):\n{self.log()}")
         return self

@@ -49,10 +49,10 @@ def gather(layout, offset=0, length=None):
     return b"".join(found)
 
 
-def scribble(client, size, seed, count=200, longest=300 * SECTOR):
-    """Writes at random, and gives back what the device has to hold then."""
+def scribble(client, before, seed, count=200, longest=300 * SECTOR):
+    """Writes at random over `before`, and gives back what the device has to hold then."""
     rng = random.Random(seed)
-    expected = bytearray(size)
+    expected, size = bytearray(before), len(before)
     for _ in range(count):
         length = rng.randrange(1, longest // SECTOR + 1) * SECTOR
         offset = rng.randrange(0, (size - length) // SECTOR + 1) * SECTOR

@@ -15,7 +15,7 @@ class Layouts(harness.Case):
         server = self.serve(f"table={table}")
         client = self.connect(server)
         self.assertEqual(client.get_size(), layout.size)
-        expected = scribble(client, layout.size, seed=table)
+        expected = scribble(client, gather(layout), seed=table)
         self.assertEqual(read_all(client, layout.size), expected)
         client.flush()
         self.assertEqual(gather(layout), expected)

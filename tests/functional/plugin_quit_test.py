@@ -121,7 +121,7 @@ class Quit(harness.Case):
 
     def test_with_a_leg_that_hangs(self):
         disk = self.make_file("a.img", MIB)
-        server = self.serve(f"table=0 2048 linear fault:write=hang:{disk} 0")
+        server = self.serve(f"table=0 2048 linear fault:[write=hang]:{disk} 0")
         clients = [self.connect(server) for _ in range(3)]
         sent = [self.flood(client, 20) for client in clients]
         time.sleep(0.3)
@@ -133,7 +133,7 @@ class Quit(harness.Case):
 
     def test_during_a_suspend_that_waits_for_a_leg(self):
         disk = self.make_file("a.img", MIB)
-        server = self.serve(f"table=0 2048 linear fault:write=hang:{disk} 0", control=True)
+        server = self.serve(f"table=0 2048 linear fault:[write=hang]:{disk} 0", control=True)
         client = self.connect(server)
         self.flood(client, 4)
         client.poll(100)
