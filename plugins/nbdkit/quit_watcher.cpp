@@ -90,6 +90,8 @@ void QuitWatcher::stop() noexcept {
     give_signals_back();
     poke(stop_fd_);
     thread_.join();
+    // nbdkit's thread for a client that it accepted last may not have counted itself yet.
+    sockets_.hang_up();
   }
   for (const int fd : {std::exchange(stop_fd_, -1), quit_fd.exchange(-1)})
     if (fd >= 0) ::close(fd);

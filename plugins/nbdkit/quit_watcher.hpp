@@ -30,7 +30,7 @@ class QuitWatcher {
   /// thread. `end_waiting` runs once, on that thread. One watcher a process.
   Result<void> start(std::function<void()> end_waiting);
 
-  /// Gives the signals back and joins the thread. Idempotent.
+  /// Gives the signals back, joins the thread, and hangs up on whoever is left. Idempotent.
   void stop() noexcept;
 
  private:

@@ -37,12 +37,13 @@ Result<void> Server::start() {
 
 void Server::stop() noexcept {
   watcher_.stop();
-  client_death_guard_.remove();
   if (engine_) engine_->begin_shut_down();
-  {
-    const std::lock_guard lock(connections_mutex_);
-    connections_.clear();
-  }
+}
+
+Server::~Server() {
+  stop();
+  client_death_guard_.remove();
+  connections_.clear();
   engine_.reset();
 }
 

@@ -27,6 +27,10 @@ struct Connection {
 /// calls into these; this knows nothing of nbdkit.
 class Server {
  public:
+  Server() = default;
+  Server(const Server&) = delete;
+  Server& operator=(const Server&) = delete;
+
   struct Export {
     std::string name;
     std::string description;
@@ -40,8 +44,11 @@ class Server {
   Result<void> get_ready();
   /// .after_fork: threads.
   Result<void> start();
-  /// .cleanup: joins every thread, closes what is still open. Idempotent.
+  /// .cleanup: ends what waits, and hangs up on everyone. Idempotent. nbdkit may still have a
+  /// client then, one that it accepted in the very moment of quitting, and calls for it; so
+  /// devices stay until .unload, which nbdkit holds back until the last connection's end.
   void stop() noexcept;
+  ~Server();
 
   /// The device behind the empty export name; empty when that is nobody's.
   std::string default_export() const;
