@@ -59,7 +59,12 @@ struct Waiter {
     };
   }
 
-  void submit() { ended = device.submit(request) == Submit::done; }
+  void submit() {
+    // The completion may run before submit() returns.
+    if (device.submit(request) != Submit::done) return;
+    std::lock_guard lock(mutex);
+    ended = true;
+  }
 
   /// Carries the request to its end, through any number of suspensions.
   Errc wait() {
