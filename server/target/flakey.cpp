@@ -199,7 +199,6 @@ class FeatureParser {
                    fmt::format("flakey: corrupt_bio_byte with {} words: expected NTH DIRECTION "
                                "VALUE FLAGS",
                                words_.size())};
-    Corruption corrupt;
     const std::string_view nth_word = take();
     auto nth = parse_number(nth_word, "flakey: corrupt_bio_byte: byte", max_uint);
     if (!nth) return nth.error();

@@ -2,9 +2,7 @@
 #include <deque>
 
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
-#include "server/target/table_line.hpp"
 #include "server/target/target.hpp"
 #include "server/target/types.hpp"
 
@@ -35,23 +33,17 @@ const TargetType* find_target_type(std::string_view name) noexcept {
   return nullptr;
 }
 
-void add_target_type(const TargetType& type) { added_types().push_back(type); }
+void add_target_type(const TargetType& type) {
+  added_types().push_back(type);
+}
 
 Error wrong_count(std::string_view type, std::size_t count, std::string_view grammar) {
   return {Errc::invalid, fmt::format("{}: {} argument{}: expected {}", type, count,
                                      count == 1 ? "" : "s", grammar.empty() ? "none" : grammar)};
 }
 
-Result<std::string> Target::message(std::span<const std::string> words) {
-  if (words.size() < 3 || words[0] != "leg")
-    return Error{Errc::not_supported,
-                 fmt::format("message {} to a {} target: expected leg NUMBER MESSAGE",
-                             quoted(fmt::format("{}", fmt::join(words, " "))), type())};
-  if (legs().empty())
-    return Error{Errc::not_supported, fmt::format("a {} target has no legs", type())};
-  auto number = parse_number(words[1], "leg", legs().size() - 1);
-  if (!number) return number.error();
-  return legs()[*number]->message(fmt::format("{}", fmt::join(words.subspan(2), " ")));
+Result<std::string> Target::message(std::span<const std::string>) {
+  return Error{Errc::not_supported, fmt::format("target '{}' takes no messages", type())};
 }
 
 }  // namespace blockloom

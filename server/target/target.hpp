@@ -58,8 +58,8 @@ class Target {
   virtual std::string status() const { return {}; }
   virtual std::string table() const { return {}; }
 
-  /// dmsetup message. Words as the user wrote them; the answer may be empty. Unless a target
-  /// says otherwise: "leg NUMBER MESSAGE…" goes to the leg of that number in legs(), from 0.
+  /// dmsetup message. Words as the user wrote them, but "leg NUMBER TEXT…", which the device takes
+  /// to that leg; the answer may be empty.
   virtual Result<std::string> message(std::span<const std::string> words);
 
   // Hooks, in device-mapper's order. presuspend runs while I/O still flows; postsuspend when all

@@ -96,6 +96,22 @@ TEST_CASE("a read beyond the end of a file that shrank fails, wholly or partly b
   CHECK(run(*leg, Op::read, 0, 4 * KiB) == Errc::ok);
 }
 
+TEST_CASE("a leg is ready until its file shrinks") {
+  const TempDir dir;
+  const std::string path = dir.file("a", MiB);
+  auto leg = open("fault:[]:" + path);
+  CHECK(leg->ready());
+  fs::resize_file(path, 2 * MiB);
+  CHECK(leg->ready());
+  fs::resize_file(path, 4096);
+  const auto ready = leg->ready();
+  REQUIRE_FALSE(ready);
+  CHECK(ready.code() == Errc::io);
+  CHECK(ready.error().message == "leg '" + path +
+                                     "' has shrunk from 1048576 to 4096 bytes since it was "
+                                     "opened: load the table again");
+}
+
 TEST_CASE("extents of a file that shrank still cover what was asked for") {
   const TempDir dir;
   const std::string path = dir.file("a", MiB);

@@ -69,22 +69,11 @@ TEST_CASE("error fails everything but a flush") {
   CHECK(run(*target, Op::flush, 0, 0) == Errc::ok);
 }
 
-TEST_CASE("a message to a leg goes to the leg of that number; all others are refused") {
+TEST_CASE("a target that takes no messages says so") {
   Legs legs;
-  auto target = create("0 128 striped 2 16 mem:64K 0 fault:[read=error]:mem:64K 0", legs);
-  const auto send = [&](std::vector<std::string> words) { return target->message(words); };
-  CHECK(send({"leg", "1", "rules"}).value() == "read=error");
-  REQUIRE(send({"leg", "1", "rules", "write=error"}));
-  CHECK(send({"leg", "1", "rules"}).value() == "write=error");
-  CHECK(send({"leg", "0", "rules"}).error().message == "leg 'mem:64K' takes no messages");
-  CHECK(send({"leg", "2", "rules"}).error().message == "leg '2': expected a number up to 1");
-  CHECK(send({"leg", "1"}).error().message ==
-        "message 'leg 1' to a striped target: expected leg NUMBER MESSAGE");
-  CHECK(send({}).error().message == "message '' to a striped target: expected leg NUMBER MESSAGE");
-  CHECK(create("0 1 zero", legs)
-            ->message(std::vector<std::string>{"leg", "0", "x"})
-            .error()
-            .message == "a zero target has no legs");
+  const auto answer = create("0 1 zero", legs)->message(std::vector<std::string>{"x"});
+  CHECK(answer.code() == Errc::not_supported);
+  CHECK(answer.error().message == "target 'zero' takes no messages");
 }
 
 TEST_CASE("a line is printed as it was read, whatever the type") {
