@@ -15,6 +15,12 @@ Bytes room_in(const Table::Segment& segment, Bytes offset) noexcept {
   return std::min(left, segment.chunk - inside % segment.chunk);
 }
 
+// What changes or flushes legs goes on to the other pieces when one fails, as device-mapper's bios
+// do: which bytes of a failed write are on the legs does not depend on the order of the pieces.
+bool stops_at_error(Op op) noexcept {
+  return op == Op::read || op == Op::cache || op == Op::extents;
+}
+
 Submit submit_mapped(Target& target, Io& io) noexcept {
   switch (target.map(io)) {
     case Map::remapped:
@@ -173,8 +179,7 @@ class Table::Split {
     }
   }
 
-  // A flush tries every leg, whatever the first one says.
-  bool stop_early() const noexcept { return status() != Errc::ok && request_.op != Op::flush; }
+  bool stop_early() const noexcept { return status() != Errc::ok && stops_at_error(request_.op); }
 
   void note(Errc status) noexcept {
     Errc expected = Errc::ok;
@@ -239,7 +244,7 @@ Submit Table::submit_inline(Request& request) noexcept {
     cursor.submit(request.io);
     if (request.io.status == Errc::ok) continue;
     if (request.status == Errc::ok) request.status = request.io.status;
-    if (request.op != Op::flush) break;
+    if (stops_at_error(request.op)) break;
   }
   return Submit::done;
 }
