@@ -2,15 +2,15 @@
 
 import hashlib
 import subprocess
-import unittest
 
+import setting  # first: it makes the functional tests' harness importable
+
+import harness
 import images
-import nbd_server
-import setting
 from machine import GuestError, Machine, ScriptError
 
 
-class Harness(unittest.TestCase):
+class Harness(harness.Case):
     @classmethod
     def setUpClass(cls):
         cls.image = images.prepare(setting.build)
@@ -54,14 +54,14 @@ class Harness(unittest.TestCase):
         seeded_io = setting.seeded_io()
         data = subprocess.run([seeded_io, "generate", "1", "3000000"], capture_output=True,
                               check=True).stdout  # fmt: skip
-        with nbd_server.serve(setting.scratch / "memory.log", "memory", "64M") as port:
-            machine = self.boot(files={"usr/bin/seeded_io": seeded_io})
-            machine.wait_ready()
-            machine.run(f"modprobe nbd && nbd-client 10.0.2.2 {port} /dev/nbd0 -C 2")
-            machine.run("mkfs.ext4 -q /dev/nbd0 && mount /dev/nbd0 /mnt")
-            machine.run("seeded_io generate 1 3000000 >/mnt/file && umount /mnt")
-            machine.run("e2fsck -f -n /dev/nbd0 && mount /dev/nbd0 /mnt")
-            sums = machine.shell("sha256sum", "/mnt/file")
-            self.assertEqual(sums.split()[0], hashlib.sha256(data).hexdigest())
-            machine.run("umount /mnt && nbd-client -d /dev/nbd0")
-            machine.finish()
+        server = self.start(self.folder, ["nbdkit", "memory", "64M"])
+        machine = self.boot(files={"usr/bin/seeded_io": seeded_io})
+        machine.wait_ready()
+        machine.run(f"modprobe nbd && nbd-client 10.0.2.2 {server.port} /dev/nbd0 -C 2")
+        machine.run("mkfs.ext4 -q /dev/nbd0 && mount /dev/nbd0 /mnt")
+        machine.run("seeded_io generate 1 3000000 >/mnt/file && umount /mnt")
+        machine.run("e2fsck -f -n /dev/nbd0 && mount /dev/nbd0 /mnt")
+        sums = machine.shell("sha256sum", "/mnt/file")
+        self.assertEqual(sums.split()[0], hashlib.sha256(data).hexdigest())
+        machine.run("umount /mnt && nbd-client -d /dev/nbd0")
+        machine.finish()
