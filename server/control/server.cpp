@@ -60,6 +60,7 @@ class Server::Impl final : public ConnectionHost {
   Impl(Registry& registry, Options options) : registry_(registry), options_(std::move(options)) {}
   ~Impl() override { stop(); }
 
+  void set_endpoints(std::vector<Endpoint> endpoints) { options_.endpoints = std::move(endpoints); }
   Result<void> listen();
   Result<void> start();
   void stop();
@@ -95,7 +96,7 @@ class Server::Impl final : public ConnectionHost {
   void close_clients();
 
   Registry& registry_;
-  const Options options_;
+  Options options_;  // fixed once it runs
   std::unique_ptr<SocketFile> socket_file_;
   std::unique_ptr<Running> state_;  // the control thread's, but for what stop() says
   std::uint64_t listener_ = 0;
@@ -284,6 +285,9 @@ void Server::Impl::arm_wait_timer() {
 Server::Server(Registry& registry, Options options)
     : impl_(std::make_unique<Impl>(registry, std::move(options))) {}
 Server::~Server() = default;
+void Server::set_endpoints(std::vector<Endpoint> endpoints) {
+  impl_->set_endpoints(std::move(endpoints));
+}
 Result<void> Server::listen() {
   return impl_->listen();
 }

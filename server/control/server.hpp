@@ -66,6 +66,9 @@ class Server {
   Server(const Server&) = delete;
   Server& operator=(const Server&) = delete;
 
+  /// For a frontend that knows its listeners only after the fork. Before start().
+  void set_endpoints(std::vector<Endpoint> endpoints);
+
   /// Makes the socket (mode 0600), replacing a stale one that nobody listens on. Starts no
   /// thread: the process may still fork. Errc::busy if another server has it.
   Result<void> listen();

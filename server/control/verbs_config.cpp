@@ -95,7 +95,9 @@ Result<Value> verb_reload(VerbContext& context, const Params&) {
         "the server was started without a configuration file: there is none to read again"};
   auto report = context.options.reload();
   if (!report) return report.error();
-  return to_value(*report);
+  Value value = to_value(*report);
+  value.set("removed", names(report->removed)).set("notes", names(report->notes));
+  return value;
 }
 
 }  // namespace blockloom::control

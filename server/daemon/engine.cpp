@@ -9,7 +9,9 @@
 #include <fmt/format.h>
 
 #include "server/base/log.hpp"
+#include "server/control/server.hpp"
 #include "server/daemon/config.hpp"
+#include "server/daemon/endpoints.hpp"
 #include "server/daemon/hangup.hpp"
 #include "server/daemon/readiness.hpp"
 #include "server/device/state_store.hpp"
@@ -85,6 +87,7 @@ struct Engine::State {
   std::mutex reloading;  // held by the one reload that runs; taken before lifecycle
 
   // Last, and so first to go: they call what stands above.
+  std::unique_ptr<control::Server> control;
   std::unique_ptr<HangupWatch> hangup;
   std::unique_ptr<WatchdogPinger> watchdog;
 };
@@ -103,7 +106,23 @@ Result<std::unique_ptr<Engine>> Engine::create(EngineOptions options) {
   state->advertise = state->started_with.advertise;
   state->default_device = state->started_with.default_device;
   if (auto opened = state->open_devices(); !opened) return opened.error();
-  return std::unique_ptr<Engine>(new Engine(std::move(state)));
+  std::unique_ptr<Engine> engine(new Engine(std::move(state)));
+  if (auto controlled = engine->open_control(); !controlled) return controlled.error();
+  return engine;
+}
+
+Result<void> Engine::open_control() {
+  State& s = *state_;
+  if (s.started_with.control.empty()) return {};
+  control::Options options;
+  options.socket_path = s.started_with.control;
+  options.default_device = s.started_with.default_device;
+  if (!s.options.config.empty()) options.reload = [this] { return reload(); };
+  options.parse_config = [](std::string_view text, const std::string& name) {
+    return parse_devices({name, std::string(text)});
+  };
+  s.control = std::make_unique<control::Server>(s.registry, std::move(options));
+  return s.control->listen();
 }
 
 Result<void> Engine::State::open_devices() {
@@ -127,11 +146,16 @@ Result<void> Engine::State::open_devices() {
 Engine::~Engine() {
   begin_shut_down();
   state_->hangup.reset();
+  state_->control.reset();
   state_->watchdog.reset();
 }
 
 Result<void> Engine::start() {
   State& s = *state_;
+  if (s.control) {
+    s.control->set_endpoints(current_endpoints(s.started_with));
+    if (auto started = s.control->start(); !started) return started;
+  }
   if (!s.options.config.empty()) {
     auto watch = HangupWatch::start([this] {
       // Logged there; nobody waits for the answer.

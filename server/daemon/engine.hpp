@@ -47,6 +47,8 @@ class Engine {
  private:
   struct State;
   explicit Engine(std::unique_ptr<State> state);
+  Result<void> open_control();
+
   std::unique_ptr<State> state_;
 };
 
