@@ -44,6 +44,7 @@ Submit FaultLeg::do_submit(Io& io) noexcept {
   using enum FaultRule::Action;
   if (rule.action == hang || rule.action == delay) return hold(io, rule, std::move(lock));
   lock.unlock();
+  if (rule.action == pass) return forward(*inner_, io);
   return rule.action == short_transfer ? transfer_half(io) : io.finish_inline(rule.code);
 }
 

@@ -86,6 +86,10 @@ Result<void> parse_action(std::string_view text, FaultRule& rule) {
     rule.action = FaultRule::Action::hang;
     return {};
   }
+  if (word == "pass" && !has_value) {
+    rule.action = FaultRule::Action::pass;
+    return {};
+  }
   if (word == "short" && !has_value) {
     rule.action = FaultRule::Action::short_transfer;
     if ((rule.ops & transfers) != 0) return {};
@@ -94,7 +98,8 @@ Result<void> parse_action(std::string_view text, FaultRule& rule) {
                  "write"};
   }
   return Error{Errc::invalid,
-               fmt::format("action {}: expected error, error:CODE, delay:TIME, hang or short",
+               fmt::format("action {}: expected error, error:CODE, delay:TIME, hang, short or "
+                           "pass",
                            quoted(has_value ? fmt::format("{}:{}", word, text) : word))};
 }
 
@@ -194,6 +199,9 @@ std::string to_string(const FaultRule& rule) {
       break;
     case FaultRule::Action::short_transfer:
       text += "=short";
+      break;
+    case FaultRule::Action::pass:
+      text += "=pass";
       break;
   }
   if (rule.ranged) text += fmt::format("@{}+{}", rule.start.value, rule.length.value);

@@ -23,6 +23,7 @@ namespace blockloom {
 ///          | "delay:" TIME        waits first, then does it; "250us", "100ms", "5s"
 ///          | "hang"               waits until the rules change, or the leg is released
 ///          | "short"              read and write: does the first half, then fails with EIO
+///          | "pass"               does it: an exception from the rules after it
 ///
 /// A rule with a range is for requests that touch it (START and LENGTH in bytes: "4096", "1M"),
 /// never for a flush. A rule with a count ends after that many requests. The first rule that
@@ -30,7 +31,7 @@ namespace blockloom {
 ///
 ///   read=error   write=delay:100ms@0+1M   any=hang   read,write=error:ENOSPC,x3
 struct FaultRule {
-  enum class Action : std::uint8_t { error, delay, hang, short_transfer };
+  enum class Action : std::uint8_t { error, delay, hang, short_transfer, pass };
 
   std::uint8_t ops = 0;  ///< a bit per Op
   Action action = Action::error;

@@ -52,6 +52,16 @@ TEST_CASE("a count ends a rule, and the next one acts") {
   CHECK(write(*leg, 0, noise(512)) == Errc::ok);
 }
 
+TEST_CASE("pass is an exception from the rules after it") {
+  auto leg = open("fault:[write=pass,x2;read=pass@0+512;any=error]:mem:1M");
+  const Data data = noise(1024);
+  CHECK(write(*leg, 0, data) == Errc::ok);
+  CHECK(write(*leg, 1024, data) == Errc::ok);
+  CHECK(write(*leg, 2048, data) == Errc::io);
+  CHECK(read(*leg, 0, 1024) == data);
+  CHECK(run(*leg, Op::read, 512, 512) == Errc::io);
+}
+
 TEST_CASE("delay does the work after its time") {
   auto leg = open("fault:[write=delay:30ms]:mem:1M");
   const Data data = noise(512);

@@ -81,8 +81,9 @@ TEST_CASE("rules follow each other, and none is none") {
 
 TEST_CASE("a rule is written as it is read") {
   for (const std::string text :
-       {"read=error", "any=hang", "read,write=error:ENOSPC,x3", "write=delay:100ms@0+4096",
-        "any=short@4096+512,x1", "flush=delay:250us", "trim,zero,cache,extents=delay:5s"})
+       {"read=error", "any=hang", "any=pass@0+512,x2", "read,write=error:ENOSPC,x3",
+        "write=delay:100ms@0+4096", "any=short@4096+512,x1", "flush=delay:250us",
+        "trim,zero,cache,extents=delay:5s"})
     CHECK(to_string(rule(text)) == text);
   CHECK(to_string(rule("write,read=error:EIO@1K+1M")) == "read,write=error@1024+1048576");
 }
@@ -91,7 +92,7 @@ TEST_CASE("a bad rule is refused with the word and what was expected") {
   const std::string size = ": expected bytes, such as 65536, 64K, 512M, 1G";
   const std::string time = ": expected a time up to one hour, such as 250us, 100ms, 5s";
   const std::string ops = ": expected read, write, flush, trim, zero, cache, extents, or any";
-  const std::string actions = ": expected error, error:CODE, delay:TIME, hang or short";
+  const std::string actions = ": expected error, error:CODE, delay:TIME, hang, short or pass";
   const struct {
     std::string rule, message;
   } rows[] = {
