@@ -1,18 +1,16 @@
 #pragma once
 
-#include <array>
 #include <cstddef>
-#include <deque>
 #include <memory>
 #include <string>
 #include <string_view>
 
-#include <asio/local/stream_protocol.hpp>
-#include <asio/steady_timer.hpp>
-
-#include "proto/control/line_buffer.hpp"
 #include "server/control/server.hpp"
 #include "server/control/watcher.hpp"
+
+namespace asio {
+class io_context;
+}
 
 namespace blockloom::control {
 
@@ -34,53 +32,32 @@ class ConnectionHost {
 /// answers, and gives up on a reader that is too slow. Lives on the control thread.
 class Connection : public std::enable_shared_from_this<Connection> {
  public:
-  using Socket = asio::local::stream_protocol::socket;
-
-  Connection(Socket socket, Watcher::Owner id, const ServerLimits& limits, ConnectionHost& host);
-  ~Connection();
+  /// Takes the descriptor over. The limits and the host outlive the connection.
+  static std::shared_ptr<Connection> make(asio::io_context& io, int fd, Watcher::Owner id,
+                                          const ServerLimits& limits, ConnectionHost& host);
+  virtual ~Connection() = default;
+  Connection(const Connection&) = delete;
+  Connection& operator=(const Connection&) = delete;
 
   Watcher::Owner id() const noexcept { return id_; }
-  void start();
+  virtual void start() = 0;
 
   /// One text. Too much unsent closes the connection.
-  void send(std::string text);
+  virtual void send(std::string text) = 0;
 
   // The number of requests that are not answered.
-  void begin(std::size_t requests) noexcept { outstanding_ += requests; }
-  void end(std::size_t requests);
+  virtual void begin(std::size_t requests) noexcept = 0;
+  virtual void end(std::size_t requests) = 0;
 
-  void close();
+  virtual void close() = 0;
   /// Takes no more requests, and closes as soon as everything is sent.
-  void close_when_sent();
+  virtual void close_when_sent() = 0;
+
+ protected:
+  explicit Connection(Watcher::Owner id) : id_(id) {}
 
  private:
-  void read();
-  void on_read(std::size_t bytes);
-  void on_end_of_stream();
-  void process();
-  void refuse_long_line();
-  bool account();
-  void write();
-  void on_written(std::size_t bytes);
-  void close_if_over();
-
-  Socket socket_;
-  asio::steady_timer write_timer_;
   const Watcher::Owner id_;
-  const ServerLimits& limits_;
-  ConnectionHost& host_;
-
-  std::array<char, 65536> input_;
-  rpc::LineBuffer lines_;
-  std::size_t accounted_ = 0;
-  std::size_t outstanding_ = 0;
-  std::deque<std::string> output_;
-  std::size_t output_bytes_ = 0;
-  std::size_t written_ = 0;  // of the first text
-  bool reading_ = false, processing_ = false, writing_ = false;
-  bool ended_ = false;    // nothing more is read
-  bool closing_ = false;  // closes once everything is sent
-  bool closed_ = false;
 };
 
 }  // namespace blockloom::control

@@ -200,8 +200,8 @@ void Server::Impl::accept() {
   state_->acceptor.async_accept([this](const asio::error_code& error, Protocol::socket socket) {
     if (state_->stopping || error == asio::error::operation_aborted) return;
     if (!error) {
-      admit(std::move(socket));
-      return accept();
+      accept();  // first: whatever befalls this client, the next one is heard
+      return admit(std::move(socket));
     }
     // Out of descriptors, most likely: those who wait in the backlog are served when some close.
     log_warning(fmt::format("control: accept: {}", error.message()));
@@ -223,7 +223,7 @@ void Server::Impl::admit(Protocol::socket socket) {
                                                options_.limits.connections)});
   const Watcher::Owner id = state_->next_id++;
   const auto connection =
-      std::make_shared<Connection>(std::move(socket), id, options_.limits, *this);
+      Connection::make(state_->io, socket.release(), id, options_.limits, *this);
   state_->connections.emplace(id, connection);
   connection->start();
 }

@@ -25,7 +25,7 @@ import nbd
 
 BUILD = os.environ.get("BLOCKLOOM_BUILD", "build")
 PLUGIN = os.path.join(BUILD, "plugins/nbdkit/nbdkit-blockloom-plugin.so")
-BLOCKLOOM = os.path.join(BUILD, "clients/blockloom")
+BLOCKLOOM = os.path.join(BUILD, "clients/blockloom/blockloom")
 BLOCKLOOMD = os.path.join(BUILD, "server/daemon/blockloomd")
 SECTOR = 512
 MIB = 1 << 20

@@ -5,7 +5,7 @@
 #include <fmt/format.h>
 #include <sys/stat.h>
 
-#include "support.hpp"
+#include "tests/unit/control/support.hpp"
 
 using namespace blockloom;
 using namespace std::chrono_literals;

@@ -13,7 +13,7 @@
 #include <doctest/doctest.h>
 #include <fmt/format.h>
 
-#include "support.hpp"
+#include "tests/unit/control/support.hpp"
 
 using namespace blockloom;
 using namespace std::chrono_literals;

@@ -6,7 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "support.hpp"
+#include "tests/unit/control/support.hpp"
 
 using namespace blockloom;
 using control::SocketFile;

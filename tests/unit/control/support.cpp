@@ -1,4 +1,4 @@
-#include "support.hpp"
+#include "tests/unit/control/support.hpp"
 
 #include <cerrno>
 #include <cstdlib>

@@ -5,7 +5,7 @@
 #include <doctest/doctest.h>
 
 #include "server/control/verb.hpp"
-#include "support.hpp"
+#include "tests/unit/control/support.hpp"
 
 using namespace blockloom;
 using rpc::to_text;

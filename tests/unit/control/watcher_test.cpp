@@ -4,7 +4,7 @@
 
 #include <doctest/doctest.h>
 
-#include "support.hpp"
+#include "tests/unit/control/support.hpp"
 
 using namespace blockloom;
 using namespace std::chrono_literals;

@@ -1,0 +1,92 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace blockloom::cli {
+
+/// How the process ends; part of the interface, in blockloom(8).
+enum class Exit : int {
+  ok = 0,
+  failed = 1,
+  usage = 2,
+  not_found = 3,
+  busy = 4,
+  unreachable = 5,
+  timed_out = 6,
+  permission = 7,
+};
+
+enum class Verb : std::uint8_t {
+  apply,
+  attach_help,
+  check,
+  clear,
+  create,
+  deps,
+  events,
+  info,
+  load,
+  ls,
+  message,
+  reload,
+  remove,
+  rename,
+  resume,
+  status,
+  suspend,
+  table,
+  targets,
+  top,
+  version,
+  wait,
+};
+
+/// A command line, read and checked as far as that goes without the server.
+struct Command {
+  Verb verb = Verb::version;
+  std::string socket;
+  bool json = false;
+
+  std::vector<std::string> devices;  ///< as many as the verb takes
+  std::string uuid;                  ///< names the device instead; for create: its uuid
+  std::vector<std::string> words;
+  std::string new_name, new_uuid, description;
+
+  std::optional<std::string> table;  ///< the text itself
+  std::string file;                  ///< of a table or configuration; empty or "-": standard input
+  bool no_table = false;
+  bool read_only = false;
+
+  bool no_flush = false;
+  std::optional<double> timeout_s, lease_s;
+  bool deferred = false, force = false;
+  bool inactive = false, columns = false, no_headings = false, tree = false;
+  bool follow = false, dry_run = false, once = false;
+  std::optional<std::uint64_t> event_number, since;
+  std::uint64_t sector = 0;
+  double interval_s = 1;
+};
+
+/// What a command line says: a command, or a text to print and how to end.
+struct Parsed {
+  std::optional<Command> command;
+  std::string text;
+  Exit exit = Exit::ok;
+};
+
+Parsed parse(int argc, const char* const* argv);
+
+/// "5", "5s", "500ms", "2m", "1h" in seconds; nothing if it is none of these or over two hours.
+std::optional<double> parse_seconds(const std::string& text);
+
+/// Every verb with its options, for the completion's test: "suspend" → "--noflush", …
+struct VerbOptions {
+  std::string verb;
+  std::vector<std::string> options;
+};
+std::vector<VerbOptions> verb_options();
+
+}  // namespace blockloom::cli

@@ -1,0 +1,400 @@
+// The command line. The only file that knows CLI11.
+#include <cstdlib>
+#include <map>
+#include <sstream>
+
+#include <CLI/CLI.hpp>
+#include <fmt/format.h>
+
+#include "clients/blockloom/command.hpp"
+
+namespace blockloom::cli {
+namespace {
+
+constexpr const char* default_socket = "/run/blockloom/control.sock";
+constexpr double longest_s = 7200;  // what the server takes
+
+constexpr const char* footer =
+    "Verbs, options and output are dmsetup's where it has them. Exit status: 0 done, 1 failed,\n"
+    "2 usage, 3 no such device, 4 busy, 5 cannot reach the server, 6 timed out,\n"
+    "7 not permitted. See blockloom(8).";
+
+/// The tree of verbs and where their words go. Lives as long as it parses.
+class Grammar {
+ public:
+  Grammar();
+  CLI::App& app() { return app_; }
+  Command& command() { return command_; }
+  /// The list of words that goes on after "--".
+  std::vector<std::string>& tail() {
+    const Verb verb = command_.verb;
+    const bool words =
+        verb == Verb::message || verb == Verb::wait || verb == Verb::load || verb == Verb::reload;
+    return words ? command_.words : command_.devices;
+  }
+
+ private:
+  CLI::App* verb(const char* name, Verb verb, const char* about);
+  void one_device(CLI::App* sub, const char* about = "device");
+  void devices(CLI::App* sub);
+  void uuid(CLI::App* sub);
+  void table_source(CLI::App* sub);
+  void flag(CLI::App* sub, const char* names, bool& target, const char* about);
+  CLI::Option* seconds(CLI::App* sub, const char* name, std::optional<double>& target,
+                       const char* about);
+  void changing_verbs();
+  void asking_verbs();
+  void watching_verbs();
+  void many_device_verbs();
+
+  Command command_;
+  CLI::App app_{"Controls a running Blockloom server.", "blockloom"};
+};
+
+CLI::App* Grammar::verb(const char* name, Verb verb, const char* about) {
+  CLI::App* sub = app_.add_subcommand(name, about);
+  sub->fallthrough();
+  sub->callback([this, verb] { command_.verb = verb; });
+  return sub;
+}
+
+void Grammar::uuid(CLI::App* sub) {
+  sub->add_option("-u,--uuid", command_.uuid, "names the device by its uuid");
+}
+
+void Grammar::one_device(CLI::App* sub, const char* about) {
+  sub->add_option("device", command_.devices, about)->expected(0, 1)->type_name("");
+  uuid(sub);
+}
+
+void Grammar::devices(CLI::App* sub) {
+  sub->add_option("device", command_.devices, "devices; none: all")->type_name("");
+  uuid(sub);
+}
+
+void Grammar::flag(CLI::App* sub, const char* names, bool& target, const char* about) {
+  sub->add_flag(names, target, about);
+}
+
+CLI::Option* Grammar::seconds(CLI::App* sub, const char* name, std::optional<double>& target,
+                              const char* about) {
+  return sub
+      ->add_option_function<std::string>(
+          name,
+          [name, &target](const std::string& text) {
+            target = parse_seconds(text);
+            if (!target)
+              throw CLI::ValidationError(
+                  name,
+                  fmt::format("'{}': expected a time up to two hours, such as 5s, 500ms or 2m",
+                              text));
+          },
+          about)
+      ->type_name("TIME");
+}
+
+void Grammar::table_source(CLI::App* sub) {
+  sub->add_option("--table", command_.table, "the table's text");
+  flag(sub, "-r,--readonly", command_.read_only, "the device is read-only");
+}
+
+void Grammar::changing_verbs() {
+  CLI::App* sub = verb("create", Verb::create, "make a device, with a table or without");
+  sub->add_option("name", command_.new_name, "of the new device")->required()->type_name("");
+  sub->add_option("file", command_.file, "file with the table; none: standard input")
+      ->type_name("");
+  table_source(sub);
+  sub->add_option("-u,--uuid", command_.uuid, "of the new device");
+  sub->add_option("--description", command_.description, "what NBD clients see");
+  flag(sub, "-n,--notable", command_.no_table, "without a table");
+
+  sub = verb("load", Verb::load, "load a table into the inactive slot");
+  sub->add_option("device", command_.words, "device, and a file with the table")
+      ->expected(0, 2)
+      ->type_name("");
+  uuid(sub);
+  table_source(sub);
+
+  sub = verb("reload", Verb::reload,
+             "without a device: the server reads its configuration again; else as load");
+  sub->add_option("device", command_.words, "device and file, as for load")
+      ->expected(0, 2)
+      ->type_name("");
+  uuid(sub);
+  table_source(sub);
+
+  sub = verb("clear", Verb::clear, "empty the inactive slot");
+  devices(sub);
+
+  sub = verb("suspend", Verb::suspend, "hold back new I/O and wait for what is in flight");
+  devices(sub);
+  flag(sub, "--noflush", command_.no_flush, "do not flush the legs");
+  seconds(sub, "--for", command_.lease_s, "go on by itself after this time");
+  seconds(sub, "--timeout", command_.timeout_s, "for what is in flight");
+
+  sub = verb("resume", Verb::resume, "swap in the inactive table, if any, and go on");
+  devices(sub);
+  flag(sub, "--noflush", command_.no_flush, "do not flush the legs before a swap");
+  seconds(sub, "--timeout", command_.timeout_s, "for what is in flight");
+
+  sub = verb("remove", Verb::remove, "remove devices");
+  devices(sub);
+  flag(sub, "-f,--force", command_.force, "also open ones: all their I/O fails from now on");
+  flag(sub, "--deferred", command_.deferred, "open ones when they are closed");
+
+  sub = verb("rename", Verb::rename, "change a device's name, or set its uuid");
+  sub->add_option("device", command_.devices, "device, and its new name")
+      ->expected(0, 2)
+      ->type_name("");
+  uuid(sub);
+  sub->add_option("--setuuid", command_.new_uuid, "set the uuid, once, instead of the name");
+
+  sub = verb("message", Verb::message, "send words to the target that holds a sector");
+  sub->add_option("words", command_.words, "device, sector, message…")->type_name("");
+  uuid(sub);
+}
+
+void Grammar::asking_verbs() {
+  CLI::App* sub = verb("ls", Verb::ls, "list devices");
+  flag(sub, "--tree", command_.tree, "with what they stand on");
+
+  sub = verb("info", Verb::info, "show the state of devices");
+  devices(sub);
+  flag(sub, "-c,--columns", command_.columns, "a line each");
+  flag(sub, "--noheadings", command_.no_headings, "columns without their names");
+
+  sub = verb("table", Verb::table, "show tables");
+  devices(sub);
+  flag(sub, "--inactive", command_.inactive, "the inactive ones");
+
+  sub = verb("status", Verb::status, "show the state of targets");
+  devices(sub);
+  flag(sub, "--inactive", command_.inactive, "of the inactive tables");
+
+  sub = verb("deps", Verb::deps, "show the legs of devices");
+  devices(sub);
+
+  verb("targets", Verb::targets, "list the kinds of target");
+  verb("version", Verb::version, "show the versions of this program and of the server");
+
+  sub = verb("attach-help", Verb::attach_help, "print the lines with which clients attach");
+  one_device(sub);
+}
+
+void Grammar::watching_verbs() {
+  CLI::App* sub = verb("wait", Verb::wait, "wait for an event of a device");
+  sub->add_option("device", command_.words, "device, and the event number to pass")
+      ->expected(0, 2)
+      ->type_name("");
+  uuid(sub);
+  seconds(sub, "--timeout", command_.timeout_s, "give up after this time");
+
+  sub = verb("events", Verb::events, "show what happened to devices");
+  sub->add_option("device", command_.devices, "only of this device")->expected(0, 1)->type_name("");
+  flag(sub, "-F,--follow", command_.follow, "go on as events happen");
+  sub->add_option("--since", command_.since, "only after this sequence number");
+
+  sub = verb("top", Verb::top, "show rates and latencies of devices and legs");
+  sub->add_option("device", command_.devices, "only of this device")->expected(0, 1)->type_name("");
+  sub->add_option_function<std::string>(
+         "--interval",
+         [this](const std::string& text) {
+           const auto parsed = parse_seconds(text);
+           if (!parsed || *parsed < 0.1)
+             throw CLI::ValidationError("--interval",
+                                        fmt::format("'{}': expected a time from 100ms up", text));
+           command_.interval_s = *parsed;
+         },
+         "between refreshes; default 1s")
+      ->type_name("TIME");
+  flag(sub, "--once", command_.once, "show one interval and end");
+}
+
+void Grammar::many_device_verbs() {
+  CLI::App* sub = verb("apply", Verb::apply, "swap the devices of a file as one, all or nothing");
+  sub->add_option("file", command_.file, "TOML, as the configuration; -: standard input")
+      ->required()
+      ->type_name("");
+  flag(sub, "--dry-run", command_.dry_run, "only say what it would do");
+  flag(sub, "--noflush", command_.no_flush, "do not flush the legs");
+  seconds(sub, "--timeout", command_.timeout_s, "for what is in flight");
+
+  sub = verb("check", Verb::check, "say what apply would do");
+  sub->add_option("file", command_.file, "TOML, as the configuration; -: standard input")
+      ->required()
+      ->type_name("");
+}
+
+Grammar::Grammar() {
+  const char* from_environment = std::getenv("BLOCKLOOM_SOCKET");
+  command_.socket = from_environment && *from_environment ? from_environment : default_socket;
+  app_.add_option(
+      "--socket", command_.socket,
+      "the server's control socket; default $BLOCKLOOM_SOCKET, or " + std::string(default_socket));
+  app_.add_flag("--json", command_.json, "answer in JSON");
+  app_.set_version_flag("--version", "blockloom " BLOCKLOOM_VERSION);
+  app_.require_subcommand(1);
+  app_.footer(footer);
+  changing_verbs();
+  asking_verbs();
+  watching_verbs();
+  many_device_verbs();
+}
+
+std::optional<std::uint64_t> whole(const std::string& text) {
+  if (text.empty() || text.size() > 19 || text.find_first_not_of("0123456789") != std::string::npos)
+    return std::nullopt;
+  return std::stoull(text);
+}
+
+/// Takes the device off a list of words, unless --uuid stands for it.
+void split_device(Command& command) {
+  if (!command.uuid.empty() || command.words.empty()) return;
+  command.devices = {command.words.front()};
+  command.words.erase(command.words.begin());
+}
+
+/// Empty: all is well. So for those that follow.
+std::string split_wait(Command& command) {
+  split_device(command);
+  if (command.words.empty()) return {};
+  command.event_number = whole(command.words.front());
+  if (!command.event_number)
+    return fmt::format("event number '{}': expected a whole number", command.words.front());
+  if (command.words.size() > 1) return fmt::format("'{}' is one word too many", command.words[1]);
+  return {};
+}
+
+std::string split_message(Command& command) {
+  split_device(command);
+  if (command.words.size() < 2) return "a message has a sector and at least one word";
+  const auto sector = whole(command.words.front());
+  if (!sector) return fmt::format("sector '{}': expected a whole number", command.words.front());
+  command.sector = *sector;
+  command.words.erase(command.words.begin());
+  return {};
+}
+
+std::string split_load(Command& command) {
+  split_device(command);
+  if (command.words.size() > 1) return fmt::format("'{}' is one word too many", command.words[1]);
+  if (!command.words.empty()) command.file = command.words.front();
+  return {};
+}
+
+std::string split_rename(Command& command) {
+  std::vector<std::string>& names = command.devices;
+  if (command.new_uuid.empty()) {
+    if (names.empty()) return "the new name is missing";
+    command.new_name = names.back();
+    names.pop_back();
+  }
+  if (names.size() > 1) return fmt::format("'{}' is one word too many", names[1]);
+  return {};
+}
+
+bool takes_one(Verb verb) {
+  return verb == Verb::load || verb == Verb::rename || verb == Verb::message ||
+         verb == Verb::wait || verb == Verb::attach_help;
+}
+
+bool takes_some(Verb verb) {
+  return verb == Verb::clear || verb == Verb::suspend || verb == Verb::resume ||
+         verb == Verb::remove;
+}
+
+std::string split(Command& command) {
+  switch (command.verb) {
+    case Verb::wait:
+      return split_wait(command);
+    case Verb::message:
+      return split_message(command);
+    case Verb::load:
+    case Verb::reload:
+      return split_load(command);
+    case Verb::rename:
+      return split_rename(command);
+    default:
+      return {};
+  }
+}
+
+std::string finish(Command& command) {
+  if (auto wrong = split(command); !wrong.empty()) return wrong;
+  if (command.table && !command.file.empty())
+    return "a table comes from --table or from a file, not from both";
+  if (command.verb == Verb::reload && (!command.devices.empty() || !command.uuid.empty()))
+    command.verb = Verb::load;
+  const bool by_uuid = !command.uuid.empty() && command.verb != Verb::create;
+  if (by_uuid && !command.devices.empty())
+    return "a device is named by its name or by --uuid, not by both";
+  const bool named = by_uuid || !command.devices.empty();
+  if (!named && (takes_one(command.verb) || takes_some(command.verb)))
+    return "the device is missing";
+  if (command.verb == Verb::reload && (command.table || !command.file.empty() || command.read_only))
+    return "a table is loaded into a device: name it";
+  if (command.no_table && (command.table || !command.file.empty()))
+    return "--notable goes with no table";
+  if (command.dry_run) command.verb = Verb::check;
+  return {};
+}
+
+}  // namespace
+
+std::optional<double> parse_seconds(const std::string& text) {
+  static const std::map<std::string, double> units{{"", 1},      {"s", 1},  {"ms", 1e-3},
+                                                   {"us", 1e-6}, {"m", 60}, {"h", 3600}};
+  const std::size_t end = text.find_first_not_of("0123456789.");
+  const std::string digits = text.substr(0, end);
+  const auto unit = units.find(end == std::string::npos ? "" : text.substr(end));
+  if (digits.empty() || digits.size() > 15 || digits == "." || unit == units.end() ||
+      digits.find('.') != digits.rfind('.'))
+    return std::nullopt;
+  const double value = std::strtod(digits.c_str(), nullptr) * unit->second;
+  if (!(value <= longest_s)) return std::nullopt;
+  return value;
+}
+
+Parsed parse(int argc, const char* const* argv) {
+  Grammar grammar;
+  // The words after "--" are nobody's options; CLI11 would hand them to the program itself, not
+  // to the verb.
+  int end = 1;
+  while (end < argc && std::string_view(argv[end]) != "--")
+    ++end;
+  try {
+    grammar.app().parse(end, argv);
+  } catch (const CLI::ParseError& error) {
+    if (error.get_exit_code() == 0) {  // --help, --version
+      std::ostringstream out;
+      grammar.app().exit(error, out, out);
+      return {std::nullopt, out.str(), Exit::ok};
+    }
+    return {std::nullopt, fmt::format("blockloom: {} (see blockloom --help)\n", error.what()),
+            Exit::usage};
+  }
+  for (int i = end + 1; i < argc; ++i)
+    grammar.tail().push_back(argv[i]);
+  if (auto wrong = finish(grammar.command()); !wrong.empty())
+    return {std::nullopt, fmt::format("blockloom: {} (see blockloom --help)\n", wrong),
+            Exit::usage};
+  return {std::move(grammar.command()), {}, Exit::ok};
+}
+
+std::vector<VerbOptions> verb_options() {
+  Grammar grammar;
+  std::vector<VerbOptions> all;
+  const auto of = [](const CLI::App* app, std::string name) {
+    VerbOptions verb{std::move(name), {}};
+    for (const CLI::Option* option : app->get_options())
+      for (const std::string& word : option->get_lnames())
+        verb.options.push_back("--" + word);
+    return verb;
+  };
+  all.push_back(of(&grammar.app(), ""));
+  for (const CLI::App* sub : grammar.app().get_subcommands(nullptr))
+    all.push_back(of(sub, sub->get_name()));
+  return all;
+}
+
+}  // namespace blockloom::cli

@@ -1,0 +1,30 @@
+#pragma once
+
+#include "clients/blockloom/command.hpp"
+#include "clients/blockloom/control_client.hpp"
+
+namespace blockloom::cli {
+
+/// Carries a command out: asks the server, prints.
+Exit run(const Command& command);
+
+// What run() is made of.
+
+/// Prints a failure: a sentence on standard error, and with --json an object on standard output.
+Exit report(const Command& command, const Failure& failure);
+void print(std::string_view text);
+void print_json(const rpc::Value& value);
+
+/// The parameters that name a command's device; empty if it names none.
+rpc::Value device_params(const Command& command, std::size_t index = 0);
+
+/// Reads a file, or standard input for "" and "-"; at most what a request may have.
+std::optional<std::string> read_text(const std::string& file, Failure& failure);
+
+Exit run_changes(const Command& command, ControlClient& client);
+Exit run_queries(const Command& command, ControlClient& client);
+Exit run_wait(const Command& command, ControlClient& client);
+Exit run_events(const Command& command, ControlClient& client);
+Exit run_top(const Command& command, ControlClient& client);
+
+}  // namespace blockloom::cli
