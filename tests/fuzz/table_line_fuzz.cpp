@@ -1,19 +1,15 @@
 // Table text: parse_table(), parse_number(), escape_word().
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
 #include <string>
 #include <string_view>
 
 #include "server/target/table_line.hpp"
+#include "tests/fuzz/demand.hpp"
 
 using namespace blockloom;
 
 namespace {
-
-void demand(bool truth) {
-  if (!truth) std::abort();
-}
 
 /// What was accepted keeps its promises, and reads back as it was.
 void check_line(const TableLine& line) {

@@ -10,9 +10,10 @@ namespace {
 volatile int sink = 0;
 
 void overflow() {
-  auto* bytes = static_cast<volatile char*>(std::malloc(8));
-  sink = bytes[8];
-  std::free(const_cast<char*>(bytes));
+  volatile std::size_t beyond = 8;
+  auto* bytes = static_cast<char*>(std::calloc(1, 8));
+  sink = bytes[beyond];
+  std::free(bytes);
 }
 
 void leak() {

@@ -1,0 +1,37 @@
+// What leg URIs are made of, and the rules of fault legs. Opens nothing.
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+
+#include "server/leg/fault_rules.hpp"
+#include "server/leg/leg.hpp"
+#include "server/leg/uri.hpp"
+#include "tests/fuzz/demand.hpp"
+
+using namespace blockloom;
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  const std::string_view text(reinterpret_cast<const char*>(data), size);
+  (void)parse_size(text, "fuzz");
+  if (const auto time = parse_time(text, "fuzz")) demand(time.value() <= std::chrono::hours(1));
+  if (const auto count = parse_count(text, "fuzz", 9))
+    demand(count.value() >= 1 && count.value() <= 9);
+  if (const auto decoded = percent_decode(text))
+    demand(decoded.value().size() <= size && decoded.value().find('\0') == std::string::npos);
+  (void)device_in_uri(text);
+
+  std::string_view rules, inner;
+  if (split_fault_uri(text, rules, inner)) demand(rules.size() + inner.size() < size);
+
+  const auto parsed = parse_fault_rules(text);
+  if (!parsed) return 0;
+  demand(parsed.value().size() <= 64);
+  for (const FaultRule& rule : parsed.value()) {
+    // A count that is used up has no words in the grammar.
+    if (rule.left && *rule.left == 0) continue;
+    const auto again = parse_fault_rules(to_string(rule));
+    demand(static_cast<bool>(again) && again.value().size() == 1);
+    demand(to_string(again.value()[0]) == to_string(rule));
+  }
+  return 0;
+}
