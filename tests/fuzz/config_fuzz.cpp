@@ -14,8 +14,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   const std::string text(reinterpret_cast<const char*>(data), size);
   if (const auto config = parse_config({{"blockloom.toml", text}})) {
     demand(restart_settings(config.value(), config.value()).empty());
+    // What was accepted is not public without a word.
     for (const Listener& listener : config.value().listen)
-      (void)check_public(listener, config.value());
+      demand(static_cast<bool>(check_public(listener, config.value())));
   } else {
     demand(!config.error().message.empty());
   }
