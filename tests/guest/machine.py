@@ -23,7 +23,7 @@ MACHINE = [
     "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-monitor", "none",
     "-M", "q35", "-accel", "tcg,thread=multi,tb-size=512", "-cpu", "max", "-smp", "2",
     "-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net,romfile=",
-]  # fmt: skip
+]
 
 
 class GuestError(Exception):
@@ -61,6 +61,7 @@ class Machine:
         self._limit_s = limit_s
         self._deadline = time.monotonic() + limit_s
         self._received = b""
+        self._lost = False  # once it did not answer, what comes is no answer to what is asked
         initramfs = folder / "initramfs.cpio"
         _append(image.initramfs, job, files or {}, initramfs)
         self._agent, theirs = socket.socketpair()
@@ -118,7 +119,12 @@ class Machine:
     def run(self, script: str, *, check: bool = True, limit_s: float = 120) -> tuple[int, str]:
         """Runs a shell script in the guest: its exit code and its output (stdout and stderr).
         With `check`, raises unless the code is 0 and nothing was "not found"."""
-        self._agent.sendall(base64.b64encode(script.encode()) + b"\n")
+        if self._lost:
+            raise GuestError(f"the guest is lost since an earlier error; {self.serial}")
+        try:
+            self._agent.sendall(base64.b64encode(script.encode()) + b"\n")
+        except OSError as error:
+            raise self._error(f"the guest went away: {error}") from None
         answer = self._line(min(time.monotonic() + limit_s, self._deadline), script)
         rc_word, _, encoded = answer.partition(" ")
         rc, output = int(rc_word), base64.b64decode(encoded).decode(errors="replace")
@@ -193,10 +199,11 @@ class Machine:
             return ""
 
     def _error(self, what: str) -> GuestError:
+        self._lost = True
         tail = "\n".join(self._serial_text().splitlines()[-25:])
         said = self._log.read_text(errors="replace").strip()
         return GuestError(f"guest: {what}\n-- serial log, {self.serial}, its end:\n{tail}\n"
-                          + (f"-- qemu said:\n{said}\n" if said else ""))  # fmt: skip
+                          + (f"-- qemu said:\n{said}\n" if said else ""))
 
 
 def _append(base: pathlib.Path, job: str, files: dict[str, pathlib.Path], to: pathlib.Path) -> None:
