@@ -41,7 +41,7 @@ class Harness(harness.Case):
         machine = self.boot()
         machine.wait_ready()
         self.assertEqual(machine.run("echo out; echo err >&2; exit 3", check=False),
-                         (3, "out\nerr\n"))  # fmt: skip
+                         (3, "out\nerr\n"))
         with self.assertRaises(ScriptError):
             machine.run("false")
         with self.assertRaisesRegex(ScriptError, "not found"):
@@ -53,7 +53,7 @@ class Harness(harness.Case):
         """Everything that the test of Blockloom does to its device, on a server known to work."""
         seeded_io = setting.seeded_io()
         data = subprocess.run([seeded_io, "generate", "1", "3000000"], capture_output=True,
-                              check=True).stdout  # fmt: skip
+                              check=True).stdout
         server = self.start(self.folder, ["nbdkit", "memory", "64M"])
         machine = self.boot(files={"usr/bin/seeded_io": seeded_io})
         machine.wait_ready()

@@ -85,7 +85,7 @@ class _Apt:
         self._options += [
             "-o", f"Dir::State::Lists={lists}/lists",
             "-o", f"Dir::Cache={lists}/cache",
-        ]  # fmt: skip
+        ]
         _run(["apt-get", *self._options, "update"])
 
     def download(self, into: pathlib.Path) -> None:
