@@ -11,8 +11,8 @@ namespace blockloom::nbd {
 /// sockets, and so carries its address. Used by one thread at a time.
 class ClientSockets {
  public:
-  /// Takes down the addresses of all sockets that listen now: called after the fork and before
-  /// the engine opens sockets of its own.
+  /// Takes down the addresses of all sockets that listen now: nbdkit's, and the control socket,
+  /// whose clients go as well. Called after the fork.
   void note_listeners();
 
   /// Ends the reading side of every client's connection: what is in flight is still answered,

@@ -9,6 +9,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "server/device/names.hpp"
+
 namespace blockloom::nbd {
 namespace {
 
@@ -120,7 +122,9 @@ Result<void> Parameters::add_device(std::string_view value) {
   const std::size_t colon = value.find(':');
   if (colon == std::string_view::npos || colon == 0 || colon + 1 == value.size())
     return Error{Errc::invalid, fmt::format("device={}: expected NAME:TABLE or NAME:@FILE", value)};
-  return add_table(value.substr(0, colon), "device", value.substr(colon + 1));
+  const std::string_view name = value.substr(0, colon);
+  if (Result<void> good = check_device_name(name); !good) return good;
+  return add_table(name, "device", value.substr(colon + 1));
 }
 
 Result<void> Parameters::add(std::string_view key, std::string_view value) {

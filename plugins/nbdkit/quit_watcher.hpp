@@ -23,7 +23,7 @@ class QuitWatcher {
   QuitWatcher(const QuitWatcher&) = delete;
   QuitWatcher& operator=(const QuitWatcher&) = delete;
 
-  /// After the fork, before anything else opens sockets: takes the listeners down.
+  /// After the fork: takes the listeners down.
   void note_listeners() { sockets_.note_listeners(); }
 
   /// After the fork: takes the signals over (nbdkit's own handlers run as well) and starts the
