@@ -36,11 +36,8 @@ void poke(int fd) noexcept {
 void on_quit_signal(int signal_number) {
   const int saved = errno;
   poke(quit_fd.load(std::memory_order_relaxed));
-  for (std::size_t i = 0; i < quit_signals.size(); ++i) {
-    const auto before = handlers_before[i].sa_handler;
-    if (quit_signals[i] == signal_number && before != SIG_DFL && before != SIG_IGN)
-      before(signal_number);
-  }
+  for (std::size_t i = 0; i < quit_signals.size(); ++i)
+    if (quit_signals[i] == signal_number) handlers_before[i].sa_handler(signal_number);
   errno = saved;
 }
 
@@ -70,30 +67,30 @@ Result<void> QuitWatcher::start(std::function<void()> end_waiting) {
   const int quit = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   quit_fd.store(quit);
   if (stop_fd_ < 0 || quit < 0) {
-    Error error = system_error("watching for the end: eventfd", errno);
-    stop();
-    return error;
+    return system_error("watching for the end: eventfd", errno);
   }
   try {
     thread_ = std::thread([this] { run(); });
   } catch (const std::system_error& e) {
-    Error error = system_error("watching for the end: starting a thread", e.code().value());
-    stop();
-    return error;
+    return system_error("watching for the end: starting a thread", e.code().value());
   }
   take_signals();
   return {};
 }
 
 void QuitWatcher::stop() noexcept {
-  if (thread_.joinable()) {
-    give_signals_back();
-    poke(stop_fd_);
-    thread_.join();
-    // nbdkit's thread for a client that it accepted last may not have counted itself yet.
-    sockets_.hang_up();
-  }
-  for (const int fd : {std::exchange(stop_fd_, -1), quit_fd.exchange(-1)})
+  if (!thread_.joinable()) return;
+  give_signals_back();
+  poke(stop_fd_);
+  thread_.join();
+  // nbdkit's thread for a client that it accepted last may not have counted itself yet.
+  sockets_.hang_up();
+}
+
+QuitWatcher::~QuitWatcher() {
+  stop();
+  // Not in stop(): a handler may still be running on another thread.
+  for (const int fd : {stop_fd_, quit_fd.exchange(-1)})
     if (fd >= 0) ::close(fd);
 }
 

@@ -19,7 +19,7 @@ namespace blockloom::nbd {
 class QuitWatcher {
  public:
   QuitWatcher() = default;
-  ~QuitWatcher() { stop(); }
+  ~QuitWatcher();
   QuitWatcher(const QuitWatcher&) = delete;
   QuitWatcher& operator=(const QuitWatcher&) = delete;
 
@@ -27,7 +27,7 @@ class QuitWatcher {
   void note_listeners() { sockets_.note_listeners(); }
 
   /// After the fork: takes the signals over (nbdkit's own handlers run as well) and starts the
-  /// thread. `end_waiting` runs once, on that thread. One watcher a process.
+  /// thread. `end_waiting` runs once, on that thread. Called once; one watcher a process.
   Result<void> start(std::function<void()> end_waiting);
 
   /// Gives the signals back, joins the thread, and hangs up on whoever is left. Idempotent.
