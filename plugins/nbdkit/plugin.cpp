@@ -4,7 +4,6 @@
 #define NBDKIT_API_VERSION 2
 #include <cstdio>
 #include <exception>
-#include <memory>
 #include <string>
 
 #include <fmt/format.h>
@@ -24,7 +23,9 @@ namespace {
 
 constexpr std::uint32_t minimum_block = 512, preferred_block = 4096, maximum_block = 64u << 20;
 
-std::unique_ptr<Server> server;  // from .load to .unload
+/// From .load to .unload. Not destroyed by exit(): the parent of nbdkit's fork leaves that way,
+/// and must not take down what the child serves.
+Server* server = nullptr;
 FailureLog failure_log;
 
 void report(const Error& error) noexcept {
@@ -73,13 +74,14 @@ Connection& connection_of(void* handle) noexcept {
 void load() noexcept {
   guarded(0, [] {
     set_log_sink(to_nbdkit_log);
-    server = std::make_unique<Server>();
+    server = new Server;
     return 0;
   });
 }
 
 void unload() noexcept {
-  server.reset();
+  delete server;
+  server = nullptr;
   set_log_sink(nullptr);
 }
 
