@@ -129,7 +129,7 @@ Result<std::string> FaultLeg::message(std::string_view text) {
   if (word == "rules") {
     std::string answer;
     for (const FaultRule& rule : rules_)
-      answer += (answer.empty() ? "" : ";") + to_string(rule);
+      if (rule.left != 0U) answer += (answer.empty() ? "" : ";") + to_string(rule);
     return answer;
   }
   return Error{Errc::invalid,

@@ -48,7 +48,9 @@ TEST_CASE("a count ends a rule, and the next one acts") {
   CHECK(write(*leg, 0, noise(512)) == Errc::io);
   CHECK(leg->message("rules").value() == "write=error,x1;write=error:ENOSPC,x1");
   CHECK(write(*leg, 0, noise(512)) == Errc::io);
+  CHECK(leg->message("rules").value() == "write=error:ENOSPC,x1");
   CHECK(write(*leg, 0, noise(512)) == Errc::no_space);
+  CHECK(leg->message("rules").value().empty());
   CHECK(write(*leg, 0, noise(512)) == Errc::ok);
 }
 
