@@ -282,9 +282,9 @@ class Watching(Cli):
         self.blockloom("wait", "vol0", str(number), "--timeout", "50ms", code=TIMED_OUT)
         waiter = self.spawn(harness.BLOCKLOOM, "--socket", self.server.control, "--json", "wait",
                             "vol0", str(number), stdout=subprocess.PIPE)
-        self.blockloom("rename", "vol0", "vol1")
+        self.blockloom("suspend", "vol0")
         out, _ = waiter.communicate(timeout=harness.PATIENCE)
-        self.assertEqual(json.loads(out), {"name": "vol1", "event_number": number + 1})
+        self.assertEqual(json.loads(out), {"name": "vol0", "event_number": number + 1})
 
     def test_wait_for_a_device_that_is_removed(self):
         waiter = self.spawn(harness.BLOCKLOOM, "--socket", self.server.control, "wait", "vol0",
