@@ -160,21 +160,21 @@ def coroutine_trap(root, paths):
 
 # Pattern, what to use. Everywhere in C++; see also ENGINE.
 BANNED = [
-    (r"\bstrerror\s*\(", "strerror shares a buffer: system_error() of server/base/error.hpp"),
     (r"\b(sprintf|vsprintf|strcpy|strcat|gets)\s*\(", "unbounded: fmt::format"),
-    (r"\bato(i|l|ll|f)\s*\(|\bstrto[a-z]+\s*\([^,;]*,\s*(nullptr|NULL|0)\b",
+    (r"\bato(i|l|ll|f)\s*\(|\bstrto(u?l|u?ll)\s*\([^,;]*,\s*(nullptr|NULL|0)\b",
      "takes trailing text and loses errors: parse_number() or std::from_chars"),
     (r"(?<![\w:.])(rand|srand)\s*\(|std::rand\b", "std::mt19937_64 with a printed seed"),
     (r"\b(localtime|gmtime|ctime|asctime)\s*\(", "shares a buffer: the _r form"),
-    (r"(?<![\w.])signal\s*\(", "sigaction"),
+    (r"(?<![\w.])signal\s*\([^,;]*,(?!\s*SIG_(IGN|DFL))", "sigaction"),
     (r"(?<![\w.:])(system|popen)\s*\(", "no shell: posix_spawn with a list of arguments"),
     (r"\bdetach\s*\(\s*\)", "every thread is owned and joined"),
-    (r"\bstd::async\b", "a named thread with an owner"),
-    (r"\bstd::regex\b", "recursion as deep as the input: a small parser"),
     (r"\bstd::endl\b", "'\\n'"),
 ]
 # In server/, proto/ and plugins/ besides.
 ENGINE = [
+    (r"\bstrerror\s*\(", "strerror shares a buffer: system_error() of server/base/error.hpp"),
+    (r"\bstd::async\b", "a named thread with an owner"),
+    (r"\bstd::regex\b", "recursion as deep as the input: a small parser"),
     (r"\bthrow\b(?!\s*\()", "errors travel as Result<T>"),
     (r"\bstd::(cout|cerr|clog)\b|(?<![\w:.])(printf|puts)\s*\(", "log() of server/base/log.hpp"),
     (r"\bsleep_for\b|(?<![\w:.])(sleep|usleep)\s*\(", "wait for the event, with a deadline"),

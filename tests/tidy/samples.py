@@ -32,6 +32,7 @@ BAD = {
         {"server/leg/a.cpp": "std::thread(f).detach();\n"},
         {"server/leg/a.cpp": "throw std::runtime_error(\"x\");\n"},
         {"plugins/nbdkit/a.cpp": "exit(1);\n"},
+        {"clients/blockloom/a.cpp": "signal(SIGINT, stop);\n"},
         {"server/leg/a.cpp": "std::this_thread::sleep_for(delay);\n"},
         {"tests/unit/a.hpp": HPP + "using namespace blockloom;\n"}],
     "length": [{"server/base/a.cpp": "int x;\n" * 401}, {"server/base/a.cpp": LONG}],
