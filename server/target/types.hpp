@@ -5,7 +5,8 @@
 namespace blockloom {
 
 /// Every kind of target, each from the file of its name; target_types() lists them. The versions
-/// are those of the grammars in Linux 6.1, as `dmsetup targets` prints them there.
+/// are those that `dmsetup targets` prints in Linux 6.1; zero's is that of 6.4, the first to take
+/// discards, as ours does.
 Result<std::unique_ptr<Target>> create_delay_target(const TargetArgs& args);
 Result<std::unique_ptr<Target>> create_error_target(const TargetArgs& args);
 Result<std::unique_ptr<Target>> create_flakey_target(const TargetArgs& args);
@@ -18,7 +19,7 @@ inline constexpr TargetType error_target_type{"error", "1.5.0", create_error_tar
 inline constexpr TargetType flakey_target_type{"flakey", "1.5.0", create_flakey_target};
 inline constexpr TargetType linear_target_type{"linear", "1.4.0", create_linear_target};
 inline constexpr TargetType striped_target_type{"striped", "1.6.0", create_striped_target};
-inline constexpr TargetType zero_target_type{"zero", "1.1.0", create_zero_target};
+inline constexpr TargetType zero_target_type{"zero", "1.2.0", create_zero_target};
 
 /// "TYPE: N arguments: expected GRAMMAR", for a wrong count of words.
 Error wrong_count(std::string_view type, std::size_t count, std::string_view grammar);
