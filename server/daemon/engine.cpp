@@ -128,6 +128,10 @@ Result<void> Engine::open_control() {
 Result<void> Engine::State::open_devices() {
   auto devices = merged(started_with, options);
   if (!devices) return devices.error();
+  if (options.config.empty() && started_with.state_dir.empty()) {
+    auto applied = registry.apply(*devices);
+    return applied ? Result<void>() : applied.error();
+  }
   std::unique_ptr<StateStore> store;
   if (!started_with.state_dir.empty()) {
     auto opened = StateStore::open(started_with.state_dir);

@@ -68,7 +68,9 @@ Result<void> bind_unix(int fd, const SocketAddress& address, const Listener& lis
   const int error = errno;
   ::umask(before);
   if (done != 0) return cannot_listen(listener, error);
-  if (::lchown(listener.path.c_str(), owner.user, owner.group) != 0 ||
+  // Not asked for where nothing changes: a hardened unit forbids the call.
+  const bool give = owner.user != static_cast<uid_t>(-1) || owner.group != static_cast<gid_t>(-1);
+  if ((give && ::lchown(listener.path.c_str(), owner.user, owner.group) != 0) ||
       ::chmod(listener.path.c_str(), listener.mode) != 0)
     return cannot_listen(listener, errno);
   return {};
