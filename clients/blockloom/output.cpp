@@ -159,9 +159,12 @@ std::string apply_text(const Value& answer, bool only_checked) {
   std::string text;
   text += names_text(only_checked ? "would create" : "created", answer["created"]);
   text += names_text(only_checked ? "would swap" : "swapped", answer["swapped"]);
+  text += names_text("removed", answer["removed"]);
   text += names_text("unchanged", answer["unchanged"]);
   if (!only_checked && !answer["swapped"].list().empty())
     text += fmt::format("I/O was paused for {}\n", time_text(answer["pause_s"].real()));
+  for (const Value& note : answer["notes"].list())
+    text += note.text() + "\n";
   return text;
 }
 

@@ -149,6 +149,19 @@ class Verb(Case):
         self.assertEqual((again["created"], again["swapped"], again["removed"]), ([], [], []))
         self.assertEqual(sorted(again["unchanged"]), ["a", "c"])
 
+    def test_the_command_tells_what_a_reload_did(self):
+        server = self.start_daemon(daemon.device("a", "0 8 zero") + daemon.device("b", "0 8 zero"))
+        self.configure(server.folder, daemon.device("a", "0 8 zero"), more="threads = 3")
+        words = (harness.BLOCKLOOM, "reload")
+        environment = {"BLOCKLOOM_SOCKET": server.control}
+        self.assertEqual(self.command(*words, environment=environment).stdout,
+                         "removed b\nunchanged a\n"
+                         "server.threads changed: it needs a restart to take effect\n")
+        self.configure(server.folder, "nonsense\n")
+        done = self.command(*words, environment=environment, check=False)
+        self.assertNotEqual(done.returncode, 0)
+        self.assertIn(f"the old configuration stays: {server.config}:", done.stderr)
+
     def test_reload_answers_why_not(self):
         server = self.start_daemon(daemon.device("a", self.linear(0)))
         self.configure(server.folder, daemon.device("a", self.linear(1)) + "nonsense\n")
