@@ -109,6 +109,8 @@ class Device : public std::enable_shared_from_this<Device> {
   // The steps of resume(), for a swap of several devices as one. The caller holds hold_control()
   // of each.
   std::unique_lock<std::mutex> hold_control() const { return std::unique_lock(control_); }
+  /// Flushes while I/O still flows, so that the flush under the suspension has little left.
+  Result<void> settle_held(const SuspendOptions& options);
   Result<void> suspend_held(const SuspendOptions& options);
   Result<void> preresume_held();       ///< of the inactive table
   std::shared_ptr<Table> swap_held();  ///< inactive becomes live; gives back the old one
@@ -173,6 +175,7 @@ class Device : public std::enable_shared_from_this<Device> {
   void arm_lease(Duration lease);
   void lease_ended(std::uint64_t generation);
   Result<void> flush_live(TimePoint deadline);
+  Duration wait_of(const SuspendOptions& options) const noexcept;
   Errc check(const Request& request) const noexcept;
   Submit finished(Request& request) noexcept;
   static void table_ended(Request& request) noexcept;

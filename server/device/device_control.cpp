@@ -55,7 +55,17 @@ std::shared_ptr<Table> Device::inactive_table() const {
 
 Result<void> Device::suspend(const SuspendOptions& options) {
   std::lock_guard lock(control_);
+  if (auto r = settle_held(options); !r) return r;
   return suspend_held(options);
+}
+
+Duration Device::wait_of(const SuspendOptions& options) const noexcept {
+  return options.timeout > Duration::zero() ? options.timeout : limits_.suspend_timeout;
+}
+
+Result<void> Device::settle_held(const SuspendOptions& options) {
+  if (suspended_ || !options.flush || !live_ || dead_.load() != Errc::ok) return {};
+  return flush_live(Clock::now() + wait_of(options));
 }
 
 Result<void> Device::suspend_held(const SuspendOptions& options) {
@@ -65,8 +75,7 @@ Result<void> Device::suspend_held(const SuspendOptions& options) {
     arm_lease(options.lease);
     return {};
   }
-  const Duration wait =
-      options.timeout > Duration::zero() ? options.timeout : limits_.suspend_timeout;
+  const Duration wait = wait_of(options);
   const TimePoint deadline = Clock::now() + wait;
 
   // 1. Targets prepare while I/O still flows. Undo: presuspend_undo.
@@ -84,8 +93,11 @@ Result<void> Device::suspend_held(const SuspendOptions& options) {
                                late.empty() ? "requests that have just ended"
                                             : fmt::format("{}", fmt::join(late, ", ")))};
   } else if (options.flush && live_) {
-    // 4. A flush covers only what has ended, so it comes after the wait.
+    // 4. A flush covers only what has ended, so it comes after the wait. The gate counts the
+    // flush too, a moment longer than its end: the swap must not overtake that.
     result = flush_live(deadline);
+    if (result && !gate_.wait_idle(deadline))
+      result = Error{Errc::timed_out, fmt::format("device '{}' cannot be suspended", name())};
   }
   if (!result) {
     if (live_) live_->presuspend_undo();
@@ -129,9 +141,6 @@ Result<void> Device::flush_live(TimePoint deadline) {
                                name(), fmt::join(live_->late(), ", "))};
     }
   }
-  // The flush left the gate after `done`: a swap must not overtake that.
-  if (!gate_.wait_idle(deadline))
-    return Error{Errc::timed_out, fmt::format("device '{}' cannot be suspended", name())};
   if (request.status == Errc::ok) return {};
   return Error{request.status, fmt::format("device '{}' cannot be suspended: flush failed: {}",
                                            name(), to_string(request.status))};
@@ -145,8 +154,10 @@ Result<PauseReport> Device::resume(const SuspendOptions& options) {
   const bool swap = inactive_ != nullptr;
   if (!swap && !suspended_) return PauseReport{};
   if (swap) {
-    if (!suspended_)
+    if (!suspended_) {
+      if (auto r = settle_held(options); !r) return r.error();
       if (auto r = suspend_held({options.flush, options.timeout, {}}); !r) return r.error();
+    }
     if (auto r = preresume_held(); !r) {
       if (auto back = go_on_held(); !back)
         return Error{r.code(), fmt::format("{}; and the old table: {}", r.error().message,

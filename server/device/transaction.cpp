@@ -166,6 +166,8 @@ Result<void> Registry::Transaction::register_created() {
 }
 
 Result<void> Registry::Transaction::suspend_all(const SuspendOptions& options) {
+  for (Part& part : parts_)
+    if (auto r = part.device->settle_held(options); !r) return r;
   for (Part* part : top_down()) {
     if (part->device->suspended_held()) continue;
     if (auto r = part->device->suspend_held({options.flush, options.timeout, {}}); !r) return r;
