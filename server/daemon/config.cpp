@@ -92,6 +92,26 @@ Result<void> check_public(const Listener& listener, const Config& config) {
                            to_string(listener), who, to_string(listener))};
 }
 
+std::vector<std::string> warnings(const Config& config) {
+  std::vector<std::string> found;
+  const TlsConfig& tls = config.tls;
+  const bool encrypted = tls.mode == TlsConfig::Mode::require;
+  for (const Listener& listener : config.listen) {
+    if (!is_public(listener)) continue;
+    if (!encrypted)
+      found.push_back(
+          fmt::format("listener '{}' is public without TLS, as insecure = true says: "
+                      "whoever reaches it reads and writes the devices",
+                      to_string(listener)));
+    else if (tls.psk.empty() && !tls.verify_peer)
+      found.push_back(
+          fmt::format("listener '{}' is public, and anybody with TLS is served: "
+                      "tls.verify_peer = true or tls.psk would tell who may",
+                      to_string(listener)));
+  }
+  return found;
+}
+
 std::vector<std::string> restart_settings(const Config& running, const Config& wanted) {
   std::vector<std::string> names;
   const auto note = [&](bool differs, const char* name) {

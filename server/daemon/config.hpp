@@ -64,6 +64,9 @@ Result<std::vector<DeviceSpec>> parse_devices(const ConfigText& text);
 /// Refuses a public listener without TLS, unless it or the whole configuration says `insecure`.
 Result<void> check_public(const Listener& listener, const Config& config);
 
+/// What is allowed, and worth a second thought: a sentence each.
+std::vector<std::string> warnings(const Config& config);
+
 /// Settings that differ and that a running server cannot change ("server.listen").
 std::vector<std::string> restart_settings(const Config& running, const Config& wanted);
 

@@ -30,6 +30,8 @@ int run(const Command& command) {
   const LaunchOptions& options = command.options;
   auto config = load_config(options.config);
   if (!config) return complain(config.error(), bad_configuration);
+  for (const std::string& warning : warnings(*config))
+    std::fprintf(stderr, "blockloomd: warning: %s\n", warning.c_str());
   if (command.check) {
     auto plan = check_all(*config, options);
     if (!plan) return complain(plan.error(), bad_configuration);

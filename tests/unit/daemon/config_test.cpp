@@ -250,6 +250,20 @@ TEST_CASE("a public listener is refused unless TLS is required or insecure says 
   good("[server]\nlisten = [\"tcp:127.0.0.1\", \"tcp:[::1]\", \"unix:/a\", \"vsock:local:1\"]\n");
 }
 
+TEST_CASE("a public listener that anybody may use is allowed with a warning") {
+  const std::string open = "[server]\nlisten = [\"tcp:127.0.0.1\", \"tcp:*\"]\n";
+  const auto insecure = warnings(good(open + "insecure = true\n"));
+  REQUIRE(insecure.size() == 1);
+  CHECK(insecure[0].starts_with("listener 'tcp:*:10809' is public without TLS"));
+  const std::string tls = open + "[tls]\nmode = \"require\"\n";
+  const auto strangers = warnings(good(tls + "certificates = \"/c\"\n"));
+  REQUIRE(strangers.size() == 1);
+  CHECK(strangers[0].find("tls.verify_peer") != std::string::npos);
+  CHECK(warnings(good(tls + "certificates = \"/c\"\nverify_peer = true\n")).empty());
+  CHECK(warnings(good(tls + "psk = \"/k\"\n")).empty());
+  CHECK(warnings(good("[server]\nlisten = [\"unix:/a\"]\n")).empty());
+}
+
 TEST_CASE("TLS needs certificates or keys, and not both") {
   fails("[tls]\nmode = \"require\"\n", "2:8", "tls.certificates");
   fails("[tls]\npsk = \"/a\"\ncertificates = \"/b\"\n", "2:7", "given at b.toml:3:16");
