@@ -30,6 +30,9 @@ BLOCKLOOMD = os.path.join(BUILD, "server/daemon/blockloomd")
 SECTOR = 512
 MIB = 1 << 20
 
+# A sanitizer's runtime for nbdkit, which is not built with it: BLOCKLOOM_PRELOAD=libclang_rt…so.
+PRELOAD = {"LD_PRELOAD": os.environ["BLOCKLOOM_PRELOAD"]} if "BLOCKLOOM_PRELOAD" in os.environ else {}
+
 # One bound for everything that should be quick. Generous: the machine may be busy.
 PATIENCE = 60
 
@@ -128,7 +131,7 @@ class Server:
                 self.process = subprocess.Popen(
                     [*wrapper, "/bin/bash", "-c", script, "bash", *command], cwd=folder,
                     stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=handed,
-                    env={**os.environ, "LC_ALL": "C", **(environment or {})})
+                    env={**os.environ, "LC_ALL": "C", **PRELOAD, **(environment or {})})
         finally:
             for fd in handed:
                 os.close(fd)

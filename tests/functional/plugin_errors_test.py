@@ -161,7 +161,10 @@ class Clients(harness.Case):
                     harness.time.sleep(0.002 * (i % 5))
                     os.kill(os.getpid(), 9)
                 os.waitpid(child, 0)
-                self.assertEqual(other.pread(SECTOR, 0), bytes(SECTOR))
+                try:
+                    self.assertEqual(other.pread(SECTOR, 0), bytes(SECTOR))
+                except harness.nbd.Error as error:
+                    self.fail(f"after {how} client {i}: {error}\n{server.log()}")
         self.hang_up(other)
         harness.wait_until(lambda: server.threads() < 16, "the workers have ended")
         self.assertTrue(server.alive(), server.log())
