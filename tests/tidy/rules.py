@@ -219,7 +219,7 @@ def length(root, paths):
 def manual_pages(root, paths):
     for path in (p for p in paths if p.endswith(".scd")):
         text = read(root, path)
-        name, section = os.path.basename(path).split(".")[-3:-1]
+        name, section = os.path.basename(path)[:-len(".scd")].rsplit(".", 1)
         if not text.startswith(f"{name}({section})"):
             yield f"{path}:1: begins with the preamble {name}({section})"
         done = subprocess.run(["scdoc"], input=text, capture_output=True, text=True, timeout=60,
