@@ -110,14 +110,17 @@ std::string info_text(const Value& answer) {
 }
 
 std::string info_columns(const Value& answer, bool headings) {
+  // Without headings dmsetup writes for programs: a colon between, and no filling.
+  const fmt::string_view layout =
+      headings ? "{:<16} {:>3} {:>3} {:<4} {:>4} {:>4} {:>6} {}\n" : "{}:{}:{}:{}:{}:{}:{}:{}\n";
   std::string text;
   for (const Value& device : answer["devices"].list()) {
     const std::string state =
         fmt::format("{}{}{}{}", device["live_table"].flag() ? 'L' : '-',
                     device["inactive_table"].flag() ? 'I' : '-',
                     device["suspended"].flag() ? 's' : '-', device["read_only"].flag() ? 'r' : 'w');
-    text += fmt::format("{:<16} {:>3} {:>3} {:<4} {:>4} {:>4} {:>6} {}\n", device["name"].text(),
-                        major_number, device["minor"].whole(), state, device["open_count"].whole(),
+    text += fmt::format(fmt::runtime(layout), device["name"].text(), major_number,
+                        device["minor"].whole(), state, device["open_count"].whole(),
                         device["targets"].whole(), device["event_number"].whole(),
                         device["uuid"].text());
   }

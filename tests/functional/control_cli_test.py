@@ -87,7 +87,7 @@ class Texts(Cli):
                          "Name             Maj Min Stat Open Targ Event  UUID\n"
                          f"vol0             254   0 L--w    0    1 {number:6} CRYPT-1\n")
         self.assertEqual(self.blockloom("info", "-c", "--noheadings", "-u", "CRYPT-1"),
-                         f"vol0             254   0 L--w    0    1 {number:6} CRYPT-1\n")
+                         f"vol0:254:0:L--w:0:1:{number}:CRYPT-1\n")
         self.assertEqual(set(self.one("info", "vol0")), INFO_NAMES)
 
     def test_info_counts_clients(self):

@@ -93,7 +93,9 @@ TEST_CASE("info -c") {
         "Name             Maj Min Stat Open Targ Event  UUID\n"
         "vol0             254   0 L--w    1    2      3 U-1\n"
         "a-name-longer-than-sixteen 254  12 LIsr    0    1      0 \n");
-  CHECK(info_columns(value(two_infos), false).find("Name ") == std::string::npos);
+  CHECK(info_columns(value(two_infos), false) ==
+        "vol0:254:0:L--w:1:2:3:U-1\n"
+        "a-name-longer-than-sixteen:254:12:LIsr:0:1:0:\n");
   CHECK(info_columns(value(none), true) == "No devices found\n");
 }
 
