@@ -9,6 +9,7 @@ import pathlib
 import random
 import re
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Callable
 
@@ -40,7 +41,7 @@ class Oracle:
 
     def start(self, image: images.Image) -> None:
         """Both sides, up to close()."""
-        command = ["nbdkit", harness.PLUGIN, "table=0 8 zero",
+        command = ["nbdkit", harness.PLUGIN, "device=first:0 8 zero",
                    f"control={self._sockets}/control.sock"]
         self.server = harness.Server(self._sockets, command)
         self._started.append(self.server.stop)
@@ -49,7 +50,9 @@ class Oracle:
                              disks=[self.dm_leg(leg) for leg in LEG_NAMES])
         self._started.append(self.guest.kill)
         self.server.wait_ready()
-        self.server.rpc("version")
+        rc, said = self.blockloom("remove", "first")
+        if rc != 0:
+            raise harness.RpcError({"message": said, "code": rc})
         self.guest.wait_ready()
         self.guest.run(f"for m in {MODULES}; do modprobe $m || exit 1; done")
 
@@ -82,7 +85,7 @@ class Oracle:
 
     def create_dm(self, name: str, table: str) -> str | None:
         """None, or why dm refuses it."""
-        table = table.format(**{leg: f"/dev/vd{leg}" for leg in LEG_NAMES})
+        table = self.for_dm(table)
         rc, said = self.guest.run(
             f"cat >/run/table <<'END'\n{table}\nEND\n"
             "dmesg -c >/dev/null\n"
@@ -91,37 +94,50 @@ class Oracle:
         )
         return said or "no reason" if rc != 0 else None
 
+    def for_dm(self, table: str) -> str:
+        return table.format(**{leg: f"/dev/vd{leg}" for leg in LEG_NAMES})
+
     def remove_dm(self, name: str) -> None:
         self.guest.run(f"dmsetup remove {name}", check=False)
 
     def create_blockloom(self, name: str, table: str) -> str | None:
         """None, or why Blockloom refuses it."""
-        legs = {leg: str(self.blockloom_leg(leg)) for leg in LEG_NAMES}
-        try:
-            self.server.rpc("create", {"name": name, "table": table.format(**legs)})
-        except harness.RpcError as refusal:
-            return str(refusal)
-        return None
+        rc, said = self.blockloom("create", name, "--table", table)
+        return said or "no reason" if rc != 0 else None
 
     def remove_blockloom(self, name: str) -> None:
-        try:
-            self.server.rpc("remove", {"device": name, "force": True})
-        except harness.RpcError:
-            pass  # it was refused, or is not there for another reason that the test has told
+        self.blockloom("remove", "--force", name)
 
     # What both sides say and did.
 
     def texts_of_dm(self, name: str, verb: str) -> list[str]:
-        text = self.guest.shell("dmsetup", verb, name)
-        numbers = {f"254:{16 * i}": f"{{{leg}}}" for i, leg in enumerate(LEG_NAMES)}
-        return _lines(re.sub(r"\b254:\d+\b", lambda m: numbers[m.group()], text))
+        return _lines(self.with_legs_of_dm(self.guest.shell("dmsetup", verb, name)))
 
     def texts_of_blockloom(self, name: str, verb: str) -> list[str]:
-        answer = self.server.rpc(verb, {"device": name})["devices"][0]
-        text = "\n".join(answer["lines"])
-        for leg in LEG_NAMES:
-            text = text.replace(str(self.blockloom_leg(leg)), f"{{{leg}}}")
-        return _lines(text)
+        rc, text = self.blockloom(verb, name)
+        return _lines(text) if rc == 0 else [f"exit {rc}: {text}"]
+
+    def with_legs_of_dm(self, text: str) -> str:
+        """dm's words with {a}, {b}, {c} where it has numbers of devices."""
+        numbers = {f"254:{16 * i}": f"{{{leg}}}" for i, leg in enumerate(LEG_NAMES)}
+        return re.sub(r"\b254:\d+\b", lambda found: numbers[found.group()], text)
+
+    def blockloom(self, *words: str) -> tuple[int, str]:
+        """The command: exit code and output, with {a}, {b}, {c} for the legs' paths both ways."""
+        paths = {leg: str(self.blockloom_leg(leg)) for leg in LEG_NAMES}
+        command = [harness.BLOCKLOOM, "--socket", self.server.control]
+        done = subprocess.run(
+            [*command, *(word.format(**paths) for word in words)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=60,
+        )
+        text = done.stdout
+        for leg, path in paths.items():
+            text = text.replace(path, f"{{{leg}}}")
+        return done.returncode, text
 
     def same_io(self, name: str, seed: int, count: int, operations: str) -> tuple[str, str]:
         """Does it to both: dm's log and Blockloom's."""

@@ -1,15 +1,18 @@
 """Device-mapper as the oracle: the same tables and the same I/O give the same bytes and words."""
 
 import random
+import shlex
 import unittest
 
 import images
 import oracle_tables
+import oracle_verbs
 import setting
 from oracle import LEG_NAMES, Oracle, first_difference
 
 REQUESTS = 200
 RANDOM_TABLES = 6
+VERBS = 60
 
 
 class OracleTest(unittest.TestCase):
@@ -60,6 +63,32 @@ class OracleTest(unittest.TestCase):
                 self.assertIsNotNone(self.oracle.create_blockloom("bad", table),
                                      "Blockloom takes it")
             self.doCleanups()
+
+    def test_verbs(self):
+        """dmsetup's verbs in a senseless order: the same are refused, and the states are equal
+        after each."""
+        verbs = oracle_verbs.random_verbs(random.Random(setting.seed), VERBS)
+        self.compare_verbs([*verbs, ["remove", "x"], ["remove", "y"]])
+
+    def compare_verbs(self, verbs: list[list[str]]) -> None:
+        script = "\n".join(
+            [f"dmsetup {shlex.join(map(self.oracle.for_dm, words))} >/dev/null 2>&1; echo $?\n"
+             + "\n".join(f"echo =; dmsetup {shlex.join(question)} 2>/dev/null"
+                         for question in oracle_verbs.QUESTIONS) + "\necho =="
+             for words in verbs])
+        out = self.oracle.with_legs_of_dm(self.oracle.guest.run(script)[1])
+        done = []
+        for words, answer in zip(verbs, out.split("==\n")):
+            code, *answers = answer.split("=\n")
+            rc, said = self.oracle.blockloom(*words)
+            done.append(f"{shlex.join(words)}: dm {code.strip()}, Blockloom {rc} {said.strip()}")
+            before = "\n".join(["", *done[-20:]])
+            self.assertEqual(code.strip() == "0", rc == 0, before)
+            for question, dm in zip(oracle_verbs.QUESTIONS, answers, strict=True):
+                ours = self.oracle.blockloom(*question)[1]
+                self.assertEqual(oracle_verbs.comparable(dm), oracle_verbs.comparable(ours),
+                                 f"{before}\nthen {shlex.join(question)}")
+        self.assertEqual(len(done), len(verbs))
 
     def test_another_layout_is_noticed(self):
         """That the comparison can fail: Blockloom gets other chunks than dm."""
