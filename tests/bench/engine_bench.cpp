@@ -141,18 +141,18 @@ void add(Registry& registry, const std::string& title, const std::string& device
 void add_all(Registry& registry) {
   benchmark::RegisterBenchmark("floor: pread of a memfd", floor_pread)->UseRealTime()->Threads(1);
   // The error target touches no byte: the engine's own path.
-  add(registry, "error, 1 segment", "error", Op::read, block, Errc::io);
-  add(registry, "error, 10000 segments", "error10k", Op::read, block, Errc::io);
-  add(registry, "zero, read", "zero", Op::read);
-  add(registry, "linear mem:, read", "linear", Op::read);
-  add(registry, "linear mem:, write", "linear", Op::write);
-  add(registry, "linear mem:, 10000 segments, read", "linear10k", Op::read);
-  add(registry, "striped 2 × 64 KiB mem:, read", "striped", Op::read);
-  add(registry, "striped 3 × 12 KiB mem:, read", "striped3", Op::read);
-  add(registry, "dev: over linear mem:, read", "stacked", Op::read);
-  add(registry, "dev: over dev: over linear mem:, read", "stacked2", Op::read);
-  add(registry, "linear mem:, 1 MiB read", "linear", Op::read, 1 << 20);
-  add(registry, "striped 2 × 64 KiB mem:, 1 MiB read", "striped", Op::read, 1 << 20);
+  add(registry, "error: 1 segment", "error", Op::read, block, Errc::io);
+  add(registry, "error: 10000 segments", "error10k", Op::read, block, Errc::io);
+  add(registry, "zero: read", "zero", Op::read);
+  add(registry, "linear over mem: read", "linear", Op::read);
+  add(registry, "linear over mem: write", "linear", Op::write);
+  add(registry, "10000 linear over mem: read", "linear10k", Op::read);
+  add(registry, "striped 2 × 64 KiB over mem: read", "striped", Op::read);
+  add(registry, "striped 3 × 12 KiB over mem: read", "striped3", Op::read);
+  add(registry, "dev over linear over mem: read", "stacked", Op::read);
+  add(registry, "dev over dev over linear over mem: read", "stacked2", Op::read);
+  add(registry, "linear over mem: 1 MiB read", "linear", Op::read, 1 << 20);
+  add(registry, "striped 2 × 64 KiB over mem: 1 MiB read", "striped", Op::read, 1 << 20);
 }
 
 }  // namespace
