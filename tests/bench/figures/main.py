@@ -150,6 +150,8 @@ def throughput_part(args, opts, folder, disk, checks):
     if _memory_available() < need:
         raise BenchError(f"{need >> 20} MiB of free memory needed; try a smaller --size-mib")
     result = throughput.run(plan)
+    for error in result["errors"]:
+        checks.add(False, f"throughput: {error}")
     for name, reason in result["skipped"].items():
         checks.skip(f"{name}: {reason}")
     result["verdicts"] = throughput.verdicts(result["rows"])
@@ -166,11 +168,7 @@ def throughput_part(args, opts, folder, disk, checks):
 
 def swaps_part(plugin, opts, folder, checks):
     throughput.say(f"swaps: {opts.swaps} under load, {opts.swap_seconds} s")
-    try:
-        result = swaps.run(plugin, folder, opts.swaps, opts.swap_seconds, 256 << 20)
-    except BenchError as e:
-        checks.add(False, f"swap under load: {e}")
-        return None
+    result = swaps.run(plugin, folder, opts.swaps, opts.swap_seconds, 256 << 20)
     verified = result["fio"]["verified_blocks"]
     checks.add(
         True, f"swap under load: {opts.swaps} swaps, {verified} blocks verified, no error"
@@ -198,7 +196,7 @@ def render(results, checks, markdown):
         lines.append("# Figures")
         lines += ["", "Written by `tests/bench/run`. Only ratios within one run count."]
     section("Machine", report.host(results["host"], markdown))
-    if "throughput" in results:
+    if results.get("throughput"):
         part = results["throughput"]
         section("Ratio to nbdkit file", report.overview(part, markdown))
         if part["noise"]:
@@ -211,7 +209,7 @@ def render(results, checks, markdown):
         section("Throughput", report.throughput(part, markdown))
     if results.get("swaps"):
         section("Swap under load", report.swaps(results["swaps"], markdown))
-    if "scale" in results:
+    if results.get("scale"):
         section("Scale", report.scale(results["scale"], markdown))
     if results.get("engine"):
         section("The engine alone", report.engine(results["engine"], markdown))
@@ -239,18 +237,21 @@ def main(argv):
         os.makedirs(args.disk or out, exist_ok=True)
         disk = tempfile.mkdtemp(prefix="disk.", dir=args.disk or out)
         results = {"host": host_facts(args, opts)}
-        if "throughput" in parts:
-            results["throughput"] = throughput_part(args, opts, folder, disk, checks)
         plugin = plugin_path(args.build)
-        if not os.path.exists(plugin):
-            checks.skip(f"swaps and scale: {plugin} is not built")
-        else:
-            if "swaps" in parts:
-                results["swaps"] = swaps_part(plugin, opts, folder, checks)
-            if "scale" in parts:
-                results["scale"] = scale_part(plugin, opts, folder, checks)
-        if "engine" in parts:
-            results["engine"] = engine.run(args.build, args.quick, checks)
+        work = {
+            "throughput": lambda: throughput_part(args, opts, folder, disk, checks),
+            "swaps": lambda: swaps_part(plugin, opts, folder, checks),
+            "scale": lambda: scale_part(plugin, opts, folder, checks),
+            "engine": lambda: engine.run(args.build, args.quick, checks),
+        }
+        for part in parts:
+            if part in ("swaps", "scale") and not os.path.exists(plugin):
+                checks.skip(f"{part}: {plugin} is not built")
+                continue
+            try:
+                results[part] = work[part]()
+            except BenchError as e:
+                checks.add(False, f"{part}: {e}")
         results["checks"] = [{"state": s, "text": t} for s, t in checks.lines]
         _write(
             args.json or os.path.join(out, time.strftime("%Y-%m-%d-%H%M%S.json")),

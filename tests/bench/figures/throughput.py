@@ -134,8 +134,9 @@ def _group(plan, transport, backing, cells, skipped):
 
 
 def run(plan):
-    """{"rows": […], "skipped": {server: reason}}"""
-    cells, skipped = {}, {}
+    """{"rows": […], "skipped": {server: reason}, "errors": [text]}. An error ends its group of rows
+    (a transport and a backing); what was measured stays."""
+    cells, skipped, errors = {}, {}, []
     for name in plan.backings:
         parent = plan.folder if name == "tmpfs" else plan.disk
         backing = Backing(name, os.path.join(parent, "backing"), plan.options.size)
@@ -143,16 +144,21 @@ def run(plan):
             backing.create()
             for transport in plan.transports:
                 say(f"throughput: {transport} socket, backing on {name}")
-                _group(plan, transport, backing, cells, skipped)
+                try:
+                    _group(plan, transport, backing, cells, skipped)
+                except BenchError as e:
+                    errors.append(f"{transport} socket, backing on {name}: {e}")
         finally:
             backing.remove()
-    return {"rows": _results(plan, cells), "skipped": skipped}
+    return {"rows": _results(plan, cells), "skipped": skipped, "errors": errors}
 
 
 def _results(plan, cells):
     known = {row.name: row for row in plan.rows}
     results = []
     for (row, transport, backing), by_server in cells.items():
+        if not by_server:
+            continue
         reference = by_server.get(REFERENCE)
         servers = {}
         for name, cell in by_server.items():
