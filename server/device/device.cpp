@@ -27,7 +27,6 @@ Submit Device::submit(Request& request) noexcept {
   request.shard = static_cast<std::uint8_t>(shard);
   request.start_ns = IoAccount::start_time();
   request.table_ended = table_ended;
-  account_.begin(shard);
   request.status = check(request);
   if (request.status == Errc::ok && live_->submit(request) == Submit::pending)
     return Submit::pending;

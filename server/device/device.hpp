@@ -189,7 +189,7 @@ class Device : public std::enable_shared_from_this<Device> {
   std::atomic<std::uint64_t> size_{0};
   std::atomic<bool> read_only_{false};
   std::atomic<Errc> dead_{Errc::ok};
-  IoAccount account_;
+  IoAccount account_;  // counts ends only: what is in flight is inside the gate
 
   // The control lock protects what follows. The tables are also read inside the gate (the live
   // one), and under the names lock, which every change of the pointers takes as well.

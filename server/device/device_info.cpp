@@ -84,6 +84,7 @@ DeviceInfo Device::info() const {
   if (const TimePoint end = lease_end_; end != TimePoint{})
     info.lease_left_s = std::max(0.0, std::chrono::duration<double>(end - Clock::now()).count());
   info.totals = account_.totals();
+  info.totals.in_flight = gate_.inside();
   return info;
 }
 

@@ -1,25 +1,10 @@
 #include "server/device/table.hpp"
 
-#include <algorithm>
-
 #include <fmt/format.h>
 
 namespace blockloom {
 
 Table::~Table() = default;
-
-std::size_t Table::index_of(Bytes offset) const noexcept {
-  // The last segment that starts at or before the offset. Branch-free halving: with 10,000
-  // segments a mispredicted comparison would cost more than the load behind it.
-  const std::uint64_t* base = starts_.data();
-  std::size_t count = starts_.size();
-  while (count > 1) {
-    const std::size_t half = count / 2;
-    base = base[half] <= offset.value ? base + half : base;
-    count -= half;
-  }
-  return static_cast<std::size_t>(base - starts_.data());
-}
 
 std::string Table::table_text() const {
   std::string text;

@@ -27,6 +27,7 @@ class Table::Builder final : public LegOpener {
   }
 
   std::unique_ptr<Table> finish() {
+    table_->index_ = SegmentIndex(starts_);
     for (const auto& leg : table_->legs_)
       table_->inline_only_ = table_->inline_only_ && leg->inline_only();
     return std::move(table_);
@@ -72,11 +73,11 @@ class Table::Builder final : public LegOpener {
   }
 
   void append(const TableLine& line, std::unique_ptr<Target> target) {
-    Segment segment{to_bytes(line.start), to_bytes(line.length), target->chunk(), target->copies(),
-                    std::move(target)};
+    Segment segment{to_bytes(line.start), to_bytes(line.length), target->chunk(),
+                    target->copies(),     target->direct(),      std::move(target)};
     plan_flush(*segment.target, segment.copies);
     table_->inline_only_ = table_->inline_only_ && segment.target->inline_only();
-    table_->starts_.push_back(segment.start.value);
+    starts_.push_back(segment.start.value);
     table_->size_ += segment.length;
     table_->source_ += fmt::format("{} {} {}", line.start.value, line.length.value, line.type);
     for (const std::string& word : line.words)
@@ -99,6 +100,7 @@ class Table::Builder final : public LegOpener {
 
   LegContext& context_;
   std::unique_ptr<Table> table_;
+  std::vector<std::uint64_t> starts_;
   std::map<std::string, std::shared_ptr<Leg>, std::less<>> legs_;
   std::map<const Leg*, bool> flushed_;
 };

@@ -21,6 +21,11 @@ bool stops_at_error(Op op) noexcept {
   return op == Op::read || op == Op::cache || op == Op::extents;
 }
 
+void map_directly(const Target::Direct& direct, Io& io) noexcept {
+  io.leg = direct.leg;
+  io.offset += direct.offset;
+}
+
 Submit submit_mapped(Target& target, Io& io) noexcept {
   switch (target.map(io)) {
     case Map::remapped:
@@ -52,6 +57,8 @@ class Table::Cursor {
     io = Io{};
     io.op = request_.op;
     io.flags = request_.flags;
+    io.shard = request_.shard;
+    io.start_ns = request_.start_ns;
     switch (request_.op) {
       case Op::flush:
         return next_flush(io);
@@ -91,7 +98,7 @@ class Table::Cursor {
     io.offset = position_ - segment.start;
     if (request_.data != nullptr) io.data = request_.data + (position_ - request_.offset).value;
     io.extents = request_.extents;
-    target_ = segment.target.get();
+    set_target(segment, io);
     position_ += io.length;
     if (position_ >= segment.start + segment.length) ++index_;
     return true;
@@ -104,13 +111,18 @@ class Table::Cursor {
     io.offset = position_ - segment.start;
     io.length = stop - position_;
     io.copy = copy_++;
-    target_ = segment.target.get();
+    set_target(segment, io);
     if (copy_ >= segment.copies) {
       copy_ = 0;
       position_ = stop;
       ++index_;
     }
     return true;
+  }
+
+  void set_target(const Segment& segment, Io& io) noexcept {
+    target_ = segment.direct.leg == nullptr ? segment.target.get() : nullptr;
+    if (target_ == nullptr) map_directly(segment.direct, io);
   }
 
   bool next_flush(Io& io) noexcept {
@@ -218,6 +230,8 @@ Submit Table::submit(Request& request) noexcept {
   Io& io = request.io;
   io.op = request.op;
   io.flags = request.flags;
+  io.shard = request.shard;
+  io.start_ns = request.start_ns;
   io.status = Errc::ok;
   io.copy = 0;
   io.offset = request.offset - segment.start;
@@ -226,7 +240,14 @@ Submit Table::submit(Request& request) noexcept {
   io.extents = request.extents;
   io.complete = single_piece_ended;
   io.owner = &request;
-  if (submit_mapped(*segment.target, io) == Submit::pending) return Submit::pending;
+  Submit result;
+  if (segment.direct.leg != nullptr) {
+    map_directly(segment.direct, io);
+    result = io.leg->submit(io);
+  } else {
+    result = submit_mapped(*segment.target, io);
+  }
+  if (result == Submit::pending) return Submit::pending;
   request.status = io.status;
   return Submit::done;
 }

@@ -28,7 +28,7 @@ class IoAccount {
     return (count++ & 7) == 0 ? now_ns() : 0;
   }
 
-  void begin(std::size_t shard) noexcept { add(shards_[shard].in_flight, 1); }
+  void begin(std::size_t shard) noexcept { add(shards_[shard].begun, 1); }
 
   void end(std::size_t shard, Op op, Bytes length, Errc status, std::uint64_t start) noexcept {
     Shard& s = shards_[shard];
@@ -42,28 +42,29 @@ class IoAccount {
       add(s.others, 1);
     }
     if (start != 0) [[unlikely]] {
-      add(samples_, 1);
-      add(sampled_ns_, now_ns() - start);
+      add(s.samples, 1);
+      add(s.sampled_ns, now_ns() - start);
     }
     // What a leg cannot do, and says so, is no fault of it (dm-stripe counts the same way).
     if (status != Errc::ok && status != Errc::not_supported) [[unlikely]]
       add(errors_, 1);
-    add(s.in_flight, -1ULL);
   }
 
   IoTotals totals() const noexcept;
 
  private:
   using Counter = std::atomic<std::uint64_t>;
+  /// One cache line. What is in flight is what has begun and was not counted as ended.
   struct alignas(64) Shard {
-    Counter in_flight{0}, reads{0}, writes{0}, others{0}, read_bytes{0}, write_bytes{0};
+    Counter begun{0}, reads{0}, writes{0}, others{0}, read_bytes{0}, write_bytes{0}, samples{0},
+        sampled_ns{0};
   };
   static void add(Counter& counter, std::uint64_t n) noexcept {
     counter.fetch_add(n, std::memory_order_relaxed);
   }
 
   std::array<Shard, shard_count> shards_;
-  Counter errors_{0}, samples_{0}, sampled_ns_{0};
+  Counter errors_{0};
 };
 
 }  // namespace blockloom

@@ -67,14 +67,14 @@ struct Io {
   Op op = Op::read;
   std::uint8_t flags = 0;  ///< io_flag
   Errc status = Errc::ok;
-  std::uint8_t shard = 0;      ///< the leg's accounting
+  std::uint8_t shard = 0;      ///< of the leg's counters: the submitter's this_thread_shard()
   std::uint32_t copy = 0;      ///< which of the target's copies of a flush, trim or zero this is
   Bytes offset;                ///< before map(): from the target's start; after: from the leg's
   Bytes length;                ///< 0 for flush
   std::byte* data = nullptr;   ///< read, write: owned by the submitter until completion
   Extents* extents = nullptr;  ///< Op::extents: the leg appends
   Leg* leg = nullptr;          ///< set by map(), and by Leg::submit for its accounting
-  std::uint64_t start_ns = 0;  ///< 0 when this request's time is not sampled
+  std::uint64_t start_ns = 0;  ///< 0 when this request is not timed; else the leg sets it
 
   /// Runs only after Submit::pending, with status set. Never throws; may free the Io.
   void (*complete)(Io&) noexcept = nullptr;

@@ -19,27 +19,32 @@ bool Extents::add(Extent extent) {
 IoTotals IoAccount::totals() const noexcept {
   IoTotals t;
   for (const Shard& s : shards_) {
-    t.in_flight += s.in_flight.load(std::memory_order_relaxed);
     t.reads += s.reads.load(std::memory_order_relaxed);
     t.writes += s.writes.load(std::memory_order_relaxed);
     t.others += s.others.load(std::memory_order_relaxed);
     t.read_bytes += s.read_bytes.load(std::memory_order_relaxed);
     t.write_bytes += s.write_bytes.load(std::memory_order_relaxed);
+    t.samples += s.samples.load(std::memory_order_relaxed);
+    t.sampled_ns += s.sampled_ns.load(std::memory_order_relaxed);
   }
+  // Read after the ends: what began since then may be counted, but nothing twice.
+  std::uint64_t begun = 0;
+  for (const Shard& s : shards_)
+    begun += s.begun.load(std::memory_order_relaxed);
+  const std::uint64_t ended = t.reads + t.writes + t.others;
+  t.in_flight = begun > ended ? begun - ended : 0;
   t.errors = errors_.load(std::memory_order_relaxed);
-  t.samples = samples_.load(std::memory_order_relaxed);
-  t.sampled_ns = sampled_ns_.load(std::memory_order_relaxed);
   return t;
 }
 
 Submit Leg::submit(Io& io) noexcept {
-  const std::size_t shard = this_thread_shard();
   io.leg = this;
-  io.shard = static_cast<std::uint8_t>(shard);
-  io.start_ns = IoAccount::start_time();
-  account_.begin(shard);
+  // The device has chosen which requests are timed; here another clock starts.
+  if (io.start_ns != 0) [[unlikely]]
+    io.start_ns = now_ns();
+  account_.begin(io.shard);
   const Submit result = do_submit(io);
-  if (result == Submit::done) account_.end(shard, io.op, io.length, io.status, io.start_ns);
+  if (result == Submit::done) account_.end(io.shard, io.op, io.length, io.status, io.start_ns);
   return result;
 }
 

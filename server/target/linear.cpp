@@ -21,6 +21,8 @@ class LinearTarget final : public Target {
   std::string_view type() const noexcept override { return "linear"; }
   std::span<const std::shared_ptr<Leg>> legs() const noexcept override { return legs_; }
 
+  Direct direct() const noexcept override { return {legs_[0].get(), offset_}; }
+
   Map map(Io& io) noexcept override {
     io.leg = legs_[0].get();
     io.offset += offset_;

@@ -35,6 +35,14 @@ class Target {
 
   virtual Map map(Io& io) noexcept = 0;
 
+  /// Where all that map() does with any Io is to add `offset` and hand it to `leg`: the core then
+  /// does that without the call. Fixed from creation on.
+  struct Direct {
+    Leg* leg = nullptr;  ///< null: map() decides
+    Bytes offset;
+  };
+  virtual Direct direct() const noexcept { return {}; }
+
   /// Read, write, cache and extents are split at multiples of this from the target's start;
   /// 0: not at all.
   virtual Bytes chunk() const noexcept { return Bytes(0); }
