@@ -48,6 +48,13 @@ Result<Bytes> size_of(int fd, FdKind kind, const struct stat& info) {
   return Bytes(size);
 }
 
+/// Without access times: nobody asks a disk when it was read last, and to keep them costs 5 % of a
+/// cached read. Only the owner of a file may leave them out.
+int open_quietly(const std::string& path, int flags) {
+  const int fd = open(path.c_str(), flags | O_NOATIME);
+  return fd < 0 && errno == EPERM ? open(path.c_str(), flags) : fd;
+}
+
 Result<std::shared_ptr<Leg>> open_path(std::string_view uri, bool read_only) {
   const auto path = path_in(uri);
   if (!path) return path.error();
@@ -58,7 +65,7 @@ Result<std::shared_ptr<Leg>> open_path(std::string_view uri, bool read_only) {
   if (auto kind = kind_of(info); !kind) return kind.error();
   const int no_wait = S_ISREG(info.st_mode) ? O_NONBLOCK : 0;
   const int fd =
-      open(path.value().c_str(), (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOCTTY | no_wait);
+      open_quietly(path.value(), (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOCTTY | no_wait);
   if (fd < 0)
     return system_error(read_only ? "cannot be opened" : "cannot be opened for writing", errno);
   auto owner = own_fd(fd);

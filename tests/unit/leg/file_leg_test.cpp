@@ -245,6 +245,34 @@ TEST_CASE("a leg counts what passes, and times what the device chose") {
   CHECK(totals.sampled_ns < now_ns());  // its own time, not since start_ns
 }
 
+TEST_CASE("reads through a leg leave a file's access time alone") {
+  const TempDir dir;
+  const std::string path = dir.file("a", MiB);
+  const timespec long_ago[2] = {{1000000, 0}, {1000000, 0}};
+  REQUIRE(utimensat(AT_FDCWD, path.c_str(), long_ago, 0) == 0);
+  auto leg = open(path);
+  read(*leg, 0, 4 * KiB);
+  struct stat info {};
+  REQUIRE(stat(path.c_str(), &info) == 0);
+  CHECK(info.st_atim.tv_sec == 1000000);
+}
+
+TEST_CASE("a file of another owner opens too, though its access times are kept") {
+  if (geteuid() != 0) {
+    MESSAGE("SKIP: needs root, to become another user");
+    return;
+  }
+  const TempDir dir;
+  fs::permissions(dir / "", fs::perms::group_exec, fs::perm_options::add);
+  const std::string path = dir.file("a", MiB);
+  fs::permissions(path, fs::perms::group_read, fs::perm_options::add);
+  REQUIRE(seteuid(65534) == 0);
+  LegContext context;
+  const auto leg = open_leg(path, true, context);
+  REQUIRE(seteuid(0) == 0);
+  CHECK(leg.code() == Errc::ok);
+}
+
 TEST_CASE("what is not a file or block device is refused by its kind") {
   const TempDir dir;
   fs::create_directory(dir / "folder");
