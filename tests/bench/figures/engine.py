@@ -20,10 +20,16 @@ def run(build, quick, checks):
         "--benchmark_enable_random_interleaving=true",
     ]
     found = json.loads(run_tool(argv, 600))["benchmarks"]
+    medians = [b for b in found if b.get("aggregate_name") == "median"]
+    medians.sort(key=lambda b: (b["family_index"], b["per_family_instance_index"]))
     return {
         "benchmarks": [
-            {"name": b["run_name"], "real_ns": b["real_time"], "cpu_ns": b["cpu_time"]}
-            for b in found
-            if b.get("aggregate_name") == "median"
+            {
+                "name": b["run_name"].split("/")[0],
+                "threads": b["threads"],
+                "real_ns": b["real_time"],
+                "cpu_ns": b["cpu_time"],
+            }
+            for b in medians
         ]
     }

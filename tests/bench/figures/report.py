@@ -175,8 +175,9 @@ def scale(result, markdown=False):
 
 
 def engine(result, markdown=False):
-    head = ["Device::submit, 4 KiB", "ns/op", "CPU ns/op"]
+    head = ["Device::submit, 4 KiB", "threads", "ns/op", "CPU ns/op"]
     rows = [
-        [b["name"], number(b["real_ns"], 1), number(b["cpu_ns"], 1)] for b in result["benchmarks"]
+        [b["name"], str(b["threads"]), number(b["real_ns"], 1), number(b["cpu_ns"], 1)]
+        for b in result["benchmarks"]
     ]
     return grid(head, rows, markdown)
