@@ -211,9 +211,10 @@ def run(plugin, folder, count, seconds, size):
         load = Load(folder, place, seconds)
         time.sleep(0.7)  # until fio is on its way
         pauses, windows, loads = _swap_all(control, tables, count, (seconds - 2) / count)
-        if load.fio.poll() is not None:
-            raise BenchError(f"{count} swaps took longer than fio ran ({seconds} s)")
+        ended_before = load.fio.poll() is not None
         job, (starts, ends) = load.finish()
+        if ended_before:
+            raise BenchError(f"{count} swaps took longer than fio ran ({seconds} s)")
         _check_bytes(control, place, legs, size, tables)
     finally:
         if load:
