@@ -14,6 +14,10 @@ namespace {
 constexpr const char* default_socket = "/run/blockloom/control.sock";
 constexpr double longest_s = 7200;  // what the server takes
 
+// Who changes names what; who asks may ask for everything.
+constexpr const char* changed_devices = "devices";
+constexpr const char* asked_devices = "devices; none: all";
+
 constexpr const char* footer =
     "Verbs, options and output are dmsetup's where it has them. Exit status: 0 done, 1 failed,\n"
     "2 usage, 3 no such device, 4 busy, 5 cannot reach the server, 6 timed out,\n"
@@ -36,7 +40,7 @@ class Grammar {
  private:
   CLI::App* verb(const char* name, Verb verb, const char* about);
   void one_device(CLI::App* sub, const char* about = "device");
-  void devices(CLI::App* sub);
+  void devices(CLI::App* sub, const char* about);
   void uuid(CLI::App* sub);
   void table_source(CLI::App* sub);
   void flag(CLI::App* sub, const char* names, bool& target, const char* about);
@@ -67,8 +71,8 @@ void Grammar::one_device(CLI::App* sub, const char* about) {
   uuid(sub);
 }
 
-void Grammar::devices(CLI::App* sub) {
-  sub->add_option("device", command_.devices, "devices; none: all")->type_name("");
+void Grammar::devices(CLI::App* sub, const char* about) {
+  sub->add_option("device", command_.devices, about)->type_name("");
   uuid(sub);
 }
 
@@ -124,21 +128,21 @@ void Grammar::changing_verbs() {
   table_source(sub);
 
   sub = verb("clear", Verb::clear, "empty the inactive slot");
-  devices(sub);
+  devices(sub, changed_devices);
 
   sub = verb("suspend", Verb::suspend, "hold back new I/O and wait for what is in flight");
-  devices(sub);
+  devices(sub, changed_devices);
   flag(sub, "--noflush", command_.no_flush, "do not flush the legs");
   seconds(sub, "--for", command_.lease_s, "go on by itself after this time");
   seconds(sub, "--timeout", command_.timeout_s, "for what is in flight");
 
   sub = verb("resume", Verb::resume, "swap in the inactive table, if any, and go on");
-  devices(sub);
+  devices(sub, changed_devices);
   flag(sub, "--noflush", command_.no_flush, "do not flush the legs before a swap");
   seconds(sub, "--timeout", command_.timeout_s, "for what is in flight");
 
   sub = verb("remove", Verb::remove, "remove devices");
-  devices(sub);
+  devices(sub, changed_devices);
   flag(sub, "-f,--force", command_.force, "also open ones: all their I/O fails from now on");
   flag(sub, "--deferred", command_.deferred, "open ones when they are closed");
 
@@ -159,20 +163,20 @@ void Grammar::asking_verbs() {
   flag(sub, "--tree", command_.tree, "with what they stand on");
 
   sub = verb("info", Verb::info, "show the state of devices");
-  devices(sub);
+  devices(sub, asked_devices);
   flag(sub, "-c,--columns", command_.columns, "a line each");
   flag(sub, "--noheadings", command_.no_headings, "columns without their names");
 
   sub = verb("table", Verb::table, "show tables");
-  devices(sub);
+  devices(sub, asked_devices);
   flag(sub, "--inactive", command_.inactive, "the inactive ones");
 
   sub = verb("status", Verb::status, "show the state of targets");
-  devices(sub);
+  devices(sub, asked_devices);
   flag(sub, "--inactive", command_.inactive, "of the inactive tables");
 
   sub = verb("deps", Verb::deps, "show the legs of devices");
-  devices(sub);
+  devices(sub, asked_devices);
 
   verb("targets", Verb::targets, "list the kinds of target");
   verb("version", Verb::version, "show the versions of this program and of the server");
@@ -293,6 +297,17 @@ std::string split_rename(Command& command) {
   return {};
 }
 
+/// What to say of a command line that CLI11 refuses: it does not name a verb that it lacks.
+std::string refusal(const CLI::App& app, const CLI::ParseError& error) {
+  const bool no_verb = dynamic_cast<const CLI::RequiredError*>(&error) != nullptr &&
+                       app.get_subcommands().empty();
+  if (!no_verb) return error.what();
+  const std::vector<std::string> words = app.remaining();
+  if (words.empty()) return "a verb is missing";
+  return fmt::format("'{}' is not {}", words.front(),
+                     words.front().starts_with('-') ? "an option" : "a verb");
+}
+
 bool takes_one(Verb verb) {
   return verb == Verb::load || verb == Verb::rename || verb == Verb::message ||
          verb == Verb::wait || verb == Verb::attach_help;
@@ -370,13 +385,14 @@ Parsed parse(int argc, const char* const* argv) {
       grammar.app().exit(error, out, out);
       return {std::nullopt, out.str(), Exit::ok};
     }
-    return {std::nullopt, fmt::format("blockloom: {} (see blockloom --help)\n", error.what()),
+    return {std::nullopt,
+            fmt::format("blockloom: {}; see blockloom --help\n", refusal(grammar.app(), error)),
             Exit::usage};
   }
   for (int i = end + 1; i < argc; ++i)
     grammar.tail().push_back(argv[i]);
   if (auto wrong = finish(grammar.command()); !wrong.empty())
-    return {std::nullopt, fmt::format("blockloom: {} (see blockloom --help)\n", wrong),
+    return {std::nullopt, fmt::format("blockloom: {}; see blockloom --help\n", wrong),
             Exit::usage};
   return {std::move(grammar.command()), {}, Exit::ok};
 }

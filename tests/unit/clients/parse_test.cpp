@@ -158,9 +158,12 @@ TEST_CASE("times have units, and an end") {
 }
 
 TEST_CASE("what is no command line is refused with the status for usage") {
-  wrong({});
-  wrong({"frobnicate"});
-  wrong({"ls", "--frobnicate"});
+  CHECK(wrong({}) == "blockloom: a verb is missing; see blockloom --help\n");
+  CHECK(wrong({"frob"}) == "blockloom: 'frob' is not a verb; see blockloom --help\n");
+  CHECK(wrong({"--json", "frob", "vol0"}).find("'frob' is not a verb;") != std::string::npos);
+  CHECK(wrong({"--frob"}) == "blockloom: '--frob' is not an option; see blockloom --help\n");
+  CHECK(wrong({"--socket"}).find("--socket") != std::string::npos);
+  CHECK(wrong({"ls", "--frobnicate"}).find("--frobnicate") != std::string::npos);
   wrong({"ls", "too", "many"});
   wrong({"top", "--interval", "1ms"});
   wrong({"events", "--since", "x"});
@@ -176,4 +179,20 @@ TEST_CASE("help and version are no errors") {
   result = parsed({"suspend", "--help"});
   CHECK(result.exit == Exit::ok);
   CHECK(result.text.find("--noflush") != std::string::npos);
+}
+
+TEST_CASE("help says of a verb whether it takes all devices when none is named") {
+  const std::string all = "devices; none: all";
+  for (const char* verb : {"info", "table", "status", "deps"}) {
+    CAPTURE(verb);
+    CHECK(parsed({verb, "--help"}).text.find(all) != std::string::npos);
+    CHECK(command({verb}).devices.empty());
+  }
+  for (const char* verb : {"clear", "suspend", "resume", "remove"}) {
+    CAPTURE(verb);
+    const std::string help = parsed({verb, "--help"}).text;
+    CHECK(help.find(" devices\n") != std::string::npos);
+    CHECK(help.find("all") == help.find("all their I/O"));  // of remove --force
+    CHECK(wrong({verb}).find("device is missing") != std::string::npos);
+  }
 }
