@@ -13,6 +13,9 @@ class BadRequests(harness.Case):
         self.server = self.serve(f"table=0 2048 linear {disk} 0")
         self.client = self.connect(self.server, strict=False)
 
+    def no_extent(self, *answer):
+        self.fail(f"block_status was answered: {answer}")
+
     def goes_on(self):
         self.assertEqual(self.client.pread(SECTOR, 0), pattern(MIB, 1)[:SECTOR])
 
@@ -21,8 +24,10 @@ class BadRequests(harness.Case):
                 ("pread", (SECTOR, 1)), ("pread", (1, 0)), ("pread", (SECTOR + 1, SECTOR)),
                 ("pwrite", (bytes(SECTOR), 511)), ("pwrite", (bytes(10), 0)),
                 ("trim", (SECTOR, 7)), ("trim", (100, 0)), ("zero", (SECTOR, 7)),
-                ("zero", (100, 0)), ("cache", (SECTOR, 7))):
-            with self.subTest(call=call, arguments=len(arguments)):
+                ("zero", (100, 0)), ("cache", (SECTOR, 7)), ("cache", (100, 0)),
+                ("block_status", (SECTOR, 7, self.no_extent)),
+                ("block_status", (100, 0, self.no_extent))):
+            with self.subTest(call=call, at=arguments[:2]):
                 self.assert_errno("EINVAL", getattr(self.client, call), *arguments)
                 self.goes_on()
 
@@ -32,6 +37,10 @@ class BadRequests(harness.Case):
                 ("pwrite", (bytes(SECTOR), MIB), "ENOSPC"),
                 ("pwrite", (bytes(2 * SECTOR), MIB - SECTOR), "ENOSPC"),
                 ("zero", (SECTOR, MIB), "ENOSPC"), ("trim", (SECTOR, MIB), "EINVAL"),
+                ("cache", (SECTOR, MIB), "EINVAL"),
+                ("cache", (2 * SECTOR, MIB - SECTOR), "EINVAL"),
+                ("block_status", (SECTOR, MIB, self.no_extent), "EINVAL"),
+                ("block_status", (2 * SECTOR, MIB - SECTOR, self.no_extent), "EINVAL"),
                 ("pread", (SECTOR, (1 << 63) - SECTOR), "EINVAL"),
                 ("pwrite", (bytes(SECTOR), (1 << 64) - SECTOR), "ENOSPC")):
             with self.subTest(call=call, at=arguments[1]):
