@@ -1,7 +1,6 @@
-"""The bench measures what it says: its arithmetic, and that its swaps under load see a wrong byte."""
+"""The bench's swaps under load see a wrong byte. (Its arithmetic is tested by bench/selftest.)"""
 
 import os
-import subprocess
 import sys
 import tempfile
 import unittest
@@ -30,16 +29,6 @@ class Bench(unittest.TestCase):
         plugin = plugin_path(os.environ["BLOCKLOOM_BUILD"])
         with tempfile.TemporaryDirectory(prefix="blockloom-bench.") as folder:
             return swaps.run(plugin, folder, count, 6, 32 << 20)
-
-    def test_its_arithmetic(self):
-        done = subprocess.run(
-            [sys.executable, os.path.join(BENCH, "selftest")],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
 
     def test_swaps_between_layouts_of_the_same_bytes_pass(self):
         result = self.swap(30)
