@@ -58,9 +58,8 @@ class Table::Builder final : public LegOpener {
     const bool gap = line.start > expected;
     return Error{
         Errc::invalid,
-        fmt::format("line {}: start sector '{}' leaves a{} with what stands before it: "
-                    "expected {}",
-                    line.number, line.start.value, gap ? " gap" : "n overlap", expected.value)};
+        fmt::format("line {}: start sector '{}' {} what stands before it: expected {}", line.number,
+                    line.start.value, gap ? "leaves a gap after" : "overlaps", expected.value)};
   }
 
   static std::string type_names() {

@@ -40,9 +40,9 @@ void check_numbers(Device& device, std::uint64_t offset, std::uint64_t length) {
 TEST_CASE("a table that does not fit together names the line, the value and what was expected") {
   CHECK(refused("") == "the table is empty: expected lines of \"START LENGTH TYPE ARGUMENTS\"");
   CHECK(refused("0 8 zero\n16 8 zero") ==
-        "line 2: start sector '16' leaves a gap with what stands before it: expected 8");
+        "line 2: start sector '16' leaves a gap after what stands before it: expected 8");
   CHECK(refused("0 8 zero\n4 8 zero") ==
-        "line 2: start sector '4' leaves an overlap with what stands before it: expected 8");
+        "line 2: start sector '4' overlaps what stands before it: expected 8");
   CHECK(refused("8 8 zero").starts_with("line 1: start sector '8' leaves a gap"));
   CHECK(refused("0 8 nonesuch").starts_with("line 1: unknown target type 'nonesuch': expected "));
   CHECK(refused("0 4096 linear mem:1M 0") ==
