@@ -69,6 +69,9 @@ Result<Connection*> Server::open(std::string_view export_name, bool read_only) {
                  "default=NAME"};
   Result<DeviceHandle> device = engine_->registry().open(name);
   if (!device) return device.error();
+  // Its size is asked once a connection: a client of a device without a table would keep the 0.
+  if (!(*device)->live_table())
+    return Error{Errc::busy, fmt::format("device '{}' has no live table yet", name)};
   const std::lock_guard lock(connections_mutex_);
   Connection& connection = connections_.emplace_back();
   connection.device = std::move(*device);

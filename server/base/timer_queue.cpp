@@ -14,11 +14,12 @@ TimerId TimerQueue::schedule(TimePoint when, Callback callback) {
   {
     std::lock_guard lock(mutex_);
     if (!stopping_) {
+      // First, because it may throw: then nothing was scheduled.
+      if (!thread_.joinable()) thread_ = std::thread([this] { run(); });
       const TimerId id = next_id_++;
       const bool first = entries_.empty() || when < entries_.begin()->first.first;
       entries_.emplace(Key{when, id}, std::move(callback));
       times_.emplace(id, when);
-      if (!thread_.joinable()) thread_ = std::thread([this] { run(); });
       if (first) changed_.notify_one();
       return id;
     }

@@ -32,6 +32,8 @@ class TimerQueue {
   TimerQueue& operator=(const TimerQueue&) = delete;
 
   /// After stop() the callback runs at once, in the caller, with Errc::shutdown; 0 is returned.
+  /// Throws (std::system_error, std::bad_alloc) if the thread cannot be started; then nothing is
+  /// scheduled.
   TimerId schedule(TimePoint when, Callback callback);
 
   /// True: the callback will never run. False: it ran, runs now, or never existed.

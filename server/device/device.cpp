@@ -51,6 +51,9 @@ Submit Device::finished(Request& request) noexcept {
   if (request.op == Op::extents && request.status == Errc::ok &&
       request.extents->covered().value == 0)
     request.status = Errc::io;
+  if (request.op == Op::flush && request.status == Errc::ok &&
+      owed_flush_.load(std::memory_order_relaxed) != Errc::ok) [[unlikely]]
+    request.status = owed_flush_.exchange(Errc::ok);
   account_.end(request.shard, request.op, request.length, request.status, request.start_ns);
   // Outside the gate before the frontend hears of it: until then it holds the device open.
   gate_.exit(request.shard);
@@ -85,7 +88,12 @@ Submit Device::queue_or_refuse(Request& request) noexcept {
       (queue_tail_ != nullptr ? queue_tail_->next_queued : queue_head_) = &request;
       queue_tail_ = &request;
       ++queued_;
-      arm_queue_timer_locked();
+      if (!arm_queue_timer_locked()) {
+        // Nothing would bound its wait: the first of the queue is refused.
+        unlink_locked(request);
+        request.status = Errc::no_memory;
+        return Submit::done;
+      }
       return Submit::pending;
     }
   }
@@ -128,16 +136,28 @@ void Device::fail_queue(Errc status) noexcept {
   }
 }
 
-void Device::arm_queue_timer_locked() {
-  if (queue_timer_ != 0 || queue_head_ == nullptr) return;
+void Device::unlink_locked(Request& request) noexcept {
+  Request* const next = request.next_queued;
+  (request.prev_queued != nullptr ? request.prev_queued->next_queued : queue_head_) = next;
+  (next != nullptr ? next->prev_queued : queue_tail_) = request.prev_queued;
+  --queued_;
+}
+
+bool Device::arm_queue_timer_locked() noexcept {
+  if (queue_timer_ != 0 || queue_head_ == nullptr) return true;
   std::uint64_t oldest = std::numeric_limits<std::uint64_t>::max();
   for (const Request* r = queue_head_; r != nullptr; r = r->next_queued)
     oldest = std::min(oldest, r->queued_ns);
   const TimePoint when = TimePoint(std::chrono::nanoseconds(oldest)) + limits_.queue_timeout;
-  queue_timer_ = services_.timers->schedule(when, [weak = weak_from_this()](Errc status) {
-    if (status != Errc::ok) return;  // the engine stops, and ends the queue itself
-    if (const auto device = weak.lock()) device->expire_queue();
-  });
+  try {
+    queue_timer_ = services_.timers->schedule(when, [weak = weak_from_this()](Errc status) {
+      if (status != Errc::ok) return;  // the engine stops, and ends the queue itself
+      if (const auto device = weak.lock()) device->expire_queue();
+    });
+  } catch (...) {  // no memory, or no thread for the timers
+    return false;
+  }
+  return true;
 }
 
 void Device::expire_queue() {
@@ -151,9 +171,7 @@ void Device::expire_queue() {
     for (Request* r = queue_head_; r != nullptr;) {
       Request* next = r->next_queued;
       if (now - r->queued_ns >= bound) {
-        (r->prev_queued != nullptr ? r->prev_queued->next_queued : queue_head_) = next;
-        (next != nullptr ? next->prev_queued : queue_tail_) = r->prev_queued;
-        --queued_;
+        unlink_locked(*r);
         r->next_queued = std::exchange(expired, r);
       }
       r = next;

@@ -170,7 +170,8 @@ class Device : public std::enable_shared_from_this<Device> {
   Submit queue_or_refuse(Request& request) noexcept;
   void open_gate() noexcept;
   void fail_queue(Errc status) noexcept;
-  void arm_queue_timer_locked();
+  bool arm_queue_timer_locked() noexcept;
+  void unlink_locked(Request& request) noexcept;
   void expire_queue();
   void arm_lease(Duration lease);
   void lease_ended(std::uint64_t generation);
@@ -189,6 +190,7 @@ class Device : public std::enable_shared_from_this<Device> {
   std::atomic<std::uint64_t> size_{0};
   std::atomic<bool> read_only_{false};
   std::atomic<Errc> dead_{Errc::ok};
+  std::atomic<Errc> owed_flush_{Errc::ok};  // a flush of our own failed: the next client hears it
   IoAccount account_;  // counts ends only: what is in flight is inside the gate
 
   // The control lock protects what follows. The tables are also read inside the gate (the live

@@ -20,6 +20,7 @@ struct OwnedFlush {
   std::condition_variable ended;
   bool done = false;
   std::shared_ptr<OwnedFlush> self;  // while the table has it
+  std::shared_ptr<Device> device;    // lives until its gate was left
 };
 
 }  // namespace
@@ -65,6 +66,9 @@ Duration Device::wait_of(const SuspendOptions& options) const noexcept {
 
 Result<void> Device::settle_held(const SuspendOptions& options) {
   if (suspended_ || !options.flush || !live_ || dead_.load() != Errc::ok) return {};
+  // A target that holds flushes back lets them go only after presuspend.
+  for (const Table::Segment& segment : live_->segments())
+    if (segment.target->maps_flush() && !segment.target->inline_only()) return {};
   return flush_live(Clock::now() + wait_of(options));
 }
 
@@ -118,9 +122,12 @@ Result<void> Device::flush_live(TimePoint deadline) {
   request.device = this;
   request.owner = flush.get();
   flush->self = flush;
+  flush->device = shared_from_this();
   request.table_ended = [](Request& r) noexcept {
     auto* owner = static_cast<OwnedFlush*>(r.owner);
     const auto self = std::move(owner->self);
+    // The kernel tells a lost write once, and told us: a client has to hear of it too.
+    if (r.status != Errc::ok) r.device->owed_flush_.store(r.status);
     {
       std::lock_guard lock(owner->mutex);
       owner->done = true;
@@ -131,6 +138,12 @@ Result<void> Device::flush_live(TimePoint deadline) {
   };
   request.shard = static_cast<std::uint8_t>(this_thread_shard());
   gate_.enter_closed(request.shard);
+  if (const Errc dead = dead_.load(); dead != Errc::ok) {
+    // kill() may have seen the gate empty: the table is no longer ours to use.
+    flush->self.reset();
+    gate_.exit(request.shard);
+    return Error{dead, fmt::format("device '{}' is being removed", name())};
+  }
   if (live_->submit(request) == Submit::done) {
     request.table_ended(request);
   } else {
@@ -171,7 +184,9 @@ Result<PauseReport> Device::resume(const SuspendOptions& options) {
 }
 
 Result<void> Device::preresume_held() {
-  if (auto r = inactive_->preresume(); !r)
+  auto r = inactive_->ready();
+  if (r) r = inactive_->preresume();
+  if (!r)
     return Error{r.code(), fmt::format("device '{}': the new table cannot start: {}", name(),
                                        r.error().message)};
   return {};

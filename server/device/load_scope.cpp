@@ -12,11 +12,13 @@ LoadScope::LoadScope(Registry& registry, std::shared_ptr<Device> device, const C
     : registry_(registry), device_(std::move(device)), change_(change) {
   std::lock_guard lock(registry_.mutex_);
   registry_.loading_.push_back(this);
+  ++registry_.stacks_version_;
 }
 
 LoadScope::~LoadScope() {
   std::lock_guard lock(registry_.mutex_);
   std::erase(registry_.loading_, this);
+  ++registry_.stacks_version_;
 }
 
 Result<std::shared_ptr<Leg>> LoadScope::open_device(std::string_view name, bool read_only) {
@@ -27,15 +29,7 @@ Result<std::shared_ptr<Leg>> LoadScope::open_device(std::string_view name, bool 
     if (lower == nullptr)
       return Error{Errc::not_found,
                    fmt::format("leg 'dev:{}': there is no device {}", name, quoted(name))};
-    StackGraph stacks = registry_.stacks_locked(change_);
-    if (stacks.reaches(lower.get(), device_.get()))
-      return Error{Errc::loop, fmt::format("leg 'dev:{}': device '{}' would stand on itself", name,
-                                           device_->name())};
-    stacks.add(device_.get(), lower.get());
-    if (stacks.greatest_height() > StackGraph::deepest)
-      return Error{Errc::limit, fmt::format("leg 'dev:{}': the stack would be more than {} devices "
-                                            "high",
-                                            name, StackGraph::deepest)};
+    if (auto r = check_stack_locked(lower); !r) return r.error();
     if (!read_only && lower->read_only())
       return Error{Errc::read_only,
                    fmt::format("leg 'dev:{}': the device is read-only: load this table read-only "
@@ -43,13 +37,14 @@ Result<std::shared_ptr<Leg>> LoadScope::open_device(std::string_view name, bool 
                                name)};
     lower->opened();
     lower_.push_back(lower);
+    known_version_ = ++registry_.stacks_version_;
   }
   Bytes size = lower->size();
   if (change_ != nullptr)
     if (const auto coming = change_->sizes.find(lower.get()); coming != change_->sizes.end())
       size = coming->second;
   return std::shared_ptr<Leg>(std::make_shared<DeviceLeg>(
-      lower, size, registry_.worker_,
+      lower, size, registry_.retries_,
       [registry = &registry_](const std::shared_ptr<Device>& d) { registry->close(d); }));
 }
 
@@ -59,6 +54,27 @@ std::shared_ptr<Device> LoadScope::find_locked(std::string_view name) const {
       return created->second;
   const auto found = registry_.devices_.find(name);
   return found != registry_.devices_.end() ? found->second : nullptr;
+}
+
+Result<void> LoadScope::check_stack_locked(const std::shared_ptr<Device>& lower) {
+  // A table may have thousands of `dev:` legs: the graph is made again only when others build
+  // tables meanwhile. What this one adds leads down from its own device, and changes nothing of
+  // what stands above it.
+  if (known_version_ != registry_.stacks_version_) {
+    stacks_ = registry_.stacks_locked(change_);
+    above_ = stacks_.above(device_.get());
+    depth_ = stacks_.depth(device_.get());
+    known_version_ = registry_.stacks_version_;
+  }
+  const std::string name = lower->name();
+  if (above_.contains(lower.get()))
+    return Error{Errc::loop, fmt::format("leg 'dev:{}': device '{}' would stand on itself", name,
+                                         device_->name())};
+  if (depth_ + 1 + stacks_.height(lower.get()) > StackGraph::deepest)
+    return Error{Errc::limit, fmt::format("leg 'dev:{}': the stack would be more than {} devices "
+                                          "high",
+                                          name, StackGraph::deepest)};
+  return {};
 }
 
 StackGraph Registry::stacks_locked(const Change* change) const {

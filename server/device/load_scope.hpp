@@ -38,7 +38,14 @@ class LoadScope final : public DeviceResolver {
   Registry& registry_;
   const std::shared_ptr<Device> device_;
   const Change* const change_;
-  std::vector<std::shared_ptr<Device>> lower_;  // under the registry's mutex
+  Result<void> check_stack_locked(const std::shared_ptr<Device>& lower);
+
+  // Under the registry's mutex.
+  std::vector<std::shared_ptr<Device>> lower_;
+  std::uint64_t known_version_ = 0;  // of the registry's stacks, when these were made
+  StackGraph stacks_;
+  std::set<const Device*> above_;
+  int depth_ = 0;
 };
 
 }  // namespace blockloom

@@ -70,6 +70,7 @@ void Registry::shut_down(Duration wait) {
       log_warning(fmt::format("device '{}' still has requests out at the end", device->name()));
   timers_.stop();
   worker_.stop();
+  retries_.stop();
 }
 
 // --- Finding ----------------------------------------------------------------------------------
@@ -109,6 +110,7 @@ std::vector<std::string> Registry::users_of(const Device& device) const {
 }
 
 Result<DeviceHandle> Registry::open(std::string_view name) {
+  reap();
   std::lock_guard lock(mutex_);
   const auto found = devices_.find(name);
   if (found == devices_.end())
@@ -148,12 +150,20 @@ Result<void> Registry::check_new_locked(const DeviceSpec& spec) const {
   if (shut_down_) return Error{Errc::shutdown, "the server is stopping"};
   if (devices_.contains(spec.name))
     return Error{Errc::exists, fmt::format("device '{}' exists already", spec.name)};
-  if (spec.uuid.empty()) return {};
+  return check_uuid_locked(spec.uuid, nullptr);
+}
+
+Result<void> Registry::check_uuid(std::string_view uuid, const Device* owner) const {
+  std::lock_guard lock(mutex_);
+  return check_uuid_locked(uuid, owner);
+}
+
+Result<void> Registry::check_uuid_locked(std::string_view uuid, const Device* owner) const {
+  if (uuid.empty()) return {};
   for (const auto& [name, device] : devices_)
-    if (device->uuid() == spec.uuid)
+    if (device.get() != owner && device->uuid() == uuid)
       return Error{Errc::exists,
-                   fmt::format("device '{}': uuid '{}' belongs to device '{}' already", spec.name,
-                               spec.uuid, name)};
+                   fmt::format("uuid '{}' belongs to device '{}' already", uuid, name)};
   return {};
 }
 
@@ -316,9 +326,11 @@ void Registry::reap() {
   std::vector<std::shared_ptr<Device>> idle;
   {
     std::lock_guard lock(mutex_);
-    for (const auto& device : ended_)
-      if (device->idle()) idle.push_back(device);
-    std::erase_if(ended_, [](const auto& device) { return device->idle(); });
+    std::erase_if(ended_, [&](const auto& device) {
+      if (!device->idle()) return false;
+      idle.push_back(device);  // destroyed outside the lock
+      return true;
+    });
   }
   for (const auto& device : idle)
     device->drop_tables();
@@ -352,10 +364,7 @@ Result<void> Registry::set_uuid(std::string_view name, std::string_view uuid) {
     const auto found = devices_.find(name);
     if (found == devices_.end())
       return Error{Errc::not_found, fmt::format("there is no device {}", quoted(name))};
-    for (const auto& [other_name, other] : devices_)
-      if (other != found->second && other->uuid() == uuid)
-        return Error{Errc::exists,
-                     fmt::format("uuid '{}' belongs to device '{}' already", uuid, other_name)};
+    if (auto r = check_uuid_locked(uuid, found->second.get()); !r) return r;
     if (auto r = found->second->set_uuid(std::string(uuid)); !r) return r;
   }
   return save(fmt::format("device '{}' has its uuid", name));

@@ -127,6 +127,9 @@ class Registry {
   StackGraph stacks_locked(const Change* change) const;
   std::shared_ptr<Device> make_device(const DeviceSpec& spec);
   Result<void> check_new_locked(const DeviceSpec& spec) const;
+  /// Fails if the uuid belongs to a device other than `owner`. An empty one belongs to nobody.
+  Result<void> check_uuid(std::string_view uuid, const Device* owner) const;
+  Result<void> check_uuid_locked(std::string_view uuid, const Device* owner) const;
   Result<std::shared_ptr<Table>> build_table(const std::shared_ptr<Device>& device,
                                              std::string_view text, bool read_only);
   Result<void> restore_failed(const std::shared_ptr<Device>& device);
@@ -145,7 +148,8 @@ class Registry {
   NamedMemory memories_;
   Events events_;
   TimerQueue timers_{"bl-timer"};
-  TimerQueue worker_{"bl-worker"};
+  TimerQueue worker_{"bl-worker"};  // leases, removals
+  TimerQueue retries_{"bl-retry"};  // what `dev:` legs send again after a resume; may do I/O
 
   // Names and the graph of stacked devices. Taken before a device's names lock; never held while
   // anything waits, or while a table is built or destroyed.
@@ -153,6 +157,7 @@ class Registry {
   std::map<std::string, std::shared_ptr<Device>, std::less<>> devices_;
   std::map<std::string, Configured, std::less<>> configured_;
   std::vector<class LoadScope*> loading_;
+  std::uint64_t stacks_version_ = 0;            ///< counts what may add an edge to the stacks
   std::vector<std::shared_ptr<Device>> ended_;  ///< removed by force, requests still out
   std::uint32_t next_minor_ = 0;
   bool shut_down_ = false;

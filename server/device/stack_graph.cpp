@@ -1,48 +1,48 @@
 #include "server/device/stack_graph.hpp"
 
 #include <algorithm>
-#include <set>
 
 namespace blockloom {
 
-bool StackGraph::reaches(const Device* from, const Device* goal) const {
-  std::vector<const Device*> open{from};
+void StackGraph::add(const Device* upper, const Device* lower) {
+  below_[upper].push_back(lower);
+  above_[lower].push_back(upper);
+}
+
+std::set<const Device*> StackGraph::above(const Device* device) const {
   std::set<const Device*> seen;
+  std::vector<const Device*> open{device};
   while (!open.empty()) {
-    const Device* device = open.back();
+    const Device* next = open.back();
     open.pop_back();
-    if (device == goal) return true;
-    if (!seen.insert(device).second) continue;
-    if (const auto below = below_.find(device); below != below_.end())
-      open.insert(open.end(), below->second.begin(), below->second.end());
+    if (!seen.insert(next).second) continue;
+    if (const auto uppers = above_.find(next); uppers != above_.end())
+      open.insert(open.end(), uppers->second.begin(), uppers->second.end());
   }
-  return false;
+  return seen;
 }
 
 int StackGraph::height(const Device* device) const {
   std::map<const Device*, int> known;
-  return height(device, known);
+  return longest(below_, device, known);
 }
 
-int StackGraph::greatest_height() const {
+int StackGraph::depth(const Device* device) const {
   std::map<const Device*, int> known;
-  int greatest = 0;
-  for (const auto& [device, below] : below_)
-    greatest = std::max(greatest, height(device, known));
-  return greatest;
+  return longest(above_, device, known);
 }
 
-int StackGraph::height(const Device* device, std::map<const Device*, int>& known) const {
-  // Recursion ends soon: loops are cut here, and stacks are at most `deepest` high plus the one
-  // edge under test.
+int StackGraph::longest(const Edges& edges, const Device* device,
+                        std::map<const Device*, int>& known) {
+  // Recursion ends soon: loops are cut here, and stacks are at most `deepest` high.
   const auto [entry, first_visit] = known.emplace(device, 0);
   if (!first_visit) return entry->second;
-  int highest = 0;
-  if (const auto below = below_.find(device); below != below_.end())
-    for (const Device* lower : below->second)
-      highest = std::max(highest, 1 + height(lower, known));
-  known[device] = highest;
-  return highest;
+  int most = 0;
+  if (const auto next = edges.find(device); next != edges.end())
+    for (const Device* other : next->second)
+      most = std::max(most, 1 + longest(edges, other, known));
+  known[device] = most;
+  return most;
 }
 
 }  // namespace blockloom

@@ -1,7 +1,7 @@
 #pragma once
 
 #include <map>
-#include <memory>
+#include <set>
 #include <vector>
 
 #include "server/device/device.hpp"
@@ -14,19 +14,21 @@ class StackGraph {
   /// Deeper stacks are refused: a request goes down the stack by calls.
   static constexpr int deepest = 32;
 
-  void add(const Device* upper, const Device* lower) { below_[upper].push_back(lower); }
-
-  bool reaches(const Device* from, const Device* goal) const;
+  void add(const Device* upper, const Device* lower);
 
   /// How many devices stand below this one, on the longest way down. A loop (there is one for a
   /// moment when a stack is turned over) counts once.
   int height(const Device* device) const;
-  int greatest_height() const;
+  /// Likewise above it.
+  int depth(const Device* device) const;
+  /// The device itself and all that stand on it, at any height.
+  std::set<const Device*> above(const Device* device) const;
 
  private:
-  int height(const Device* device, std::map<const Device*, int>& known) const;
+  using Edges = std::map<const Device*, std::vector<const Device*>>;
+  static int longest(const Edges& edges, const Device* device, std::map<const Device*, int>& known);
 
-  std::map<const Device*, std::vector<const Device*>> below_;
+  Edges below_, above_;
 };
 
 }  // namespace blockloom

@@ -37,9 +37,13 @@ void Table::postsuspend() noexcept {
     s.target->postsuspend();
 }
 
-Result<void> Table::preresume() {
+Result<void> Table::ready() {
   for (const auto& leg : legs_)
     if (auto r = leg->ready(); !r) return r;
+  return {};
+}
+
+Result<void> Table::preresume() {
   for (Segment& s : segments_)
     if (auto r = s.target->preresume(); !r)
       return Error{r.code(), fmt::format("target '{}' at sector {}: {}", s.target->type(),

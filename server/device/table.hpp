@@ -62,6 +62,7 @@ class Table {
   void presuspend() noexcept;
   void presuspend_undo() noexcept;
   void postsuspend() noexcept;
+  Result<void> ready();  ///< of every leg; only before a new table goes live
   Result<void> preresume();
   void resume() noexcept;
   void release_held(Errc status) noexcept;

@@ -1,3 +1,4 @@
+#include <iterator>
 #include <map>
 
 #include <fmt/format.h>
@@ -5,6 +6,15 @@
 #include "server/device/table.hpp"
 
 namespace blockloom {
+namespace {
+
+bool is_unnamed_memory(std::string_view uri) {
+  if (const auto inner = uri.rfind("]:"); uri.starts_with("fault:") && inner != uri.npos)
+    uri.remove_prefix(inner + 2);
+  return uri.starts_with("mem:") && uri.find('?') == std::string_view::npos;
+}
+
+}  // namespace
 
 /// Makes a Table line by line, and is the LegOpener of its targets.
 class Table::Builder final : public LegOpener {
@@ -14,6 +24,7 @@ class Table::Builder final : public LegOpener {
   }
 
   Result<void> add(const TableLine& line) {
+    line_ = &line;
     if (auto r = check_place(line); !r) return r;
     const TargetType* type = find_target_type(line.type);
     if (type == nullptr)
@@ -48,10 +59,33 @@ class Table::Builder final : public LegOpener {
           fmt::format("leg '{}' is too small: it has {} sectors, and the target needs {} from "
                       "sector {} on",
                       uri, size.value, length.value, offset.value)};
+    if (is_unnamed_memory(uri))
+      if (auto r = check_alone(uri, offset, length); !r) return r.error();
     return known->second;
   }
 
  private:
+  /// Two unnamed memories of one size read alike, and would silently be one. Lines that share it
+  /// side by side mean that; those that overlap mean two. (A delay line may give its reads and
+  /// writes one leg.)
+  Result<void> check_alone(std::string_view uri, Sectors offset, Sectors length) {
+    auto& taken = taken_[std::string(uri)];
+    const auto next = taken.upper_bound(offset);
+    const auto overlaps = [&](const auto& use) {
+      const auto& [start, other] = use;
+      const bool apart = start >= offset + length || start + other.length <= offset;
+      return !apart && !(other.line == line_->number && line_->type == "delay");
+    };
+    if ((next != taken.end() && overlaps(*next)) ||
+        (next != taken.begin() && overlaps(*std::prev(next))))
+      return Error{Errc::invalid,
+                   fmt::format("leg '{}' is used twice for the same sectors: give two memories "
+                               "names, as in mem:1G?name=a",
+                               uri)};
+    taken.emplace(offset, Use{length, line_->number});
+    return {};
+  }
+
   Result<void> check_place(const TableLine& line) const {
     const Sectors expected = to_sectors(table_->size_);
     if (line.start == expected) return {};
@@ -97,7 +131,14 @@ class Table::Builder final : public LegOpener {
         table_->flush_steps_.push_back({leg.get(), nullptr, 0});
   }
 
+  struct Use {
+    Sectors length;
+    unsigned line;
+  };
+
   LegContext& context_;
+  const TableLine* line_ = nullptr;                      // the one that add() works on
+  std::map<std::string, std::map<Sectors, Use>> taken_;  // of unnamed memories
   std::unique_ptr<Table> table_;
   std::vector<std::uint64_t> starts_;
   std::map<std::string, std::shared_ptr<Leg>, std::less<>> legs_;

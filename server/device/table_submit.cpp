@@ -47,6 +47,7 @@ class Table::Cursor {
   Cursor(const Table& table, const Request& request) noexcept
       : table_(table),
         request_(request),
+        covered_before_(request.extents != nullptr ? request.extents->covered() : Bytes(0)),
         position_(request.offset),
         end_(request.offset + request.length) {
     if (request.op != Op::flush) index_ = table.index_of(request.offset);
@@ -86,7 +87,8 @@ class Table::Cursor {
   bool extents_suffice() noexcept {
     if (pieces_++ == 0) return false;
     const Extents& found = *request_.extents;
-    if (found.covered() < position_ - request_.offset || found.full()) return true;
+    if (found.covered() - covered_before_ < position_ - request_.offset || found.full())
+      return true;
     if ((request_.flags & io_flag::one_extent) && found.list().size() > 1) return true;
     return pieces_ > max_extent_pieces;
   }
@@ -136,6 +138,7 @@ class Table::Cursor {
 
   const Table& table_;
   const Request& request_;
+  const Bytes covered_before_;  // an upper device's pieces append to one list
   Bytes position_;
   Bytes end_;
   std::size_t index_ = 0;  // of a segment, or of a flush step

@@ -5,6 +5,7 @@
 
 #include <fmt/format.h>
 
+#include "server/base/log.hpp"
 #include "server/device/names.hpp"
 
 namespace blockloom {
@@ -41,10 +42,12 @@ std::string normal_form(const std::string& text) {
 // --- Planning ---------------------------------------------------------------------------------
 
 Result<void> Registry::Transaction::plan() {
-  std::set<std::string_view> names;
+  std::set<std::string_view> names, uuids;
   for (const DeviceSpec& spec : specs_) {
     if (!names.insert(spec.name).second)
       return Error{Errc::invalid, fmt::format("device '{}' is described twice", spec.name)};
+    if (!spec.uuid.empty() && !uuids.insert(spec.uuid).second)
+      return Error{Errc::exists, fmt::format("uuid '{}' is given to two devices", spec.uuid)};
     if (auto r = plan_one(spec); !r) return r;
   }
   return sort_bottom_up();
@@ -63,6 +66,7 @@ Result<void> Registry::Transaction::plan_one(const DeviceSpec& spec) {
       return Error{Errc::exists, fmt::format("device '{}' has uuid '{}', and a uuid is set once: "
                                              "'{}' cannot replace it",
                                              spec.name, uuid, spec.uuid)};
+    if (auto r = registry_.check_uuid(spec.uuid, part.device.get()); !r) return r;
     const auto live = part.device->live_table();
     const std::string normal = normal_form(spec.table);
     const bool same = live && live->read_only() == spec.read_only &&
@@ -184,6 +188,7 @@ Result<void> Registry::Transaction::start_new_tables() {
 
 void Registry::Transaction::swap_all() {
   std::vector<std::shared_ptr<Table>> old;
+  old.reserve(parts_.size());  // nothing may fail between the first swap and the last
   TimePoint first_closed = TimePoint::max();
   for (Part& part : parts_) {
     if (part.suspended && !part.created)
@@ -205,11 +210,13 @@ void Registry::Transaction::swap_all() {
 }
 
 std::vector<Registry::Transaction::Part*> Registry::Transaction::top_down() {
+  // By the tables that serve now: those to come may turn a stack over.
   StackGraph stacks;
-  {
-    std::lock_guard lock(registry_.mutex_);
-    stacks = registry_.stacks_locked(nullptr);
-  }
+  for (const auto& device : registry_.list())
+    if (const auto live = device->live_table())
+      for (const auto& leg : live->legs())
+        if (const auto lower = registry_.find(leg->device_name()))
+          stacks.add(device.get(), lower.value().get());
   std::vector<std::pair<int, Part*>> order;
   for (Part& part : parts_)
     order.emplace_back(stacks.height(part.device.get()), &part);
@@ -231,17 +238,16 @@ void Registry::Transaction::back_out() noexcept {
   for (Part& part : parts_) {
     if (part.placed) part.device->exchange_inactive_held(std::move(part.previous));
     // Bottom-up, so that what an upper device releases finds its lower ones open.
-    if (part.suspended && !part.created) static_cast<void>(part.device->go_on_held());
+    if (part.suspended && !part.created)
+      if (auto r = part.device->go_on_held(); !r) log_error(r.error().message);
     if (part.control.owns_lock()) part.control.unlock();
   }
   {
     std::lock_guard lock(registry_.mutex_);
-    for (Part& part : parts_) {
-      if (!part.created) continue;
-      const auto found = registry_.devices_.find(part.spec->name);
-      if (found != registry_.devices_.end() && found->second == part.device)
-        registry_.devices_.erase(found);
-    }
+    for (const Part& part : parts_)
+      if (part.created)  // whatever its name is by now
+        std::erase_if(registry_.devices_,
+                      [&](const auto& entry) { return entry.second == part.device; });
   }
   for (Part& part : parts_) {
     part.table.reset();  // closes its legs while their devices are still known
@@ -272,18 +278,29 @@ Result<ApplyReport> Registry::apply(const std::vector<DeviceSpec>& specs,
     if (auto r = transaction.commit(options); !r) return r.error();
     report = transaction.report();
   }
+  bool changed = !report.created.empty() || !report.swapped.empty();
   for (const DeviceSpec& spec : specs) {
     auto device = find(spec.name);
     if (!device) continue;
-    if (!spec.description.empty()) device.value()->set_description(spec.description);
-    if (!spec.uuid.empty() && device.value()->uuid().empty())
-      if (auto r = set_uuid(spec.name, spec.uuid); !r) return r.error();
+    const DeviceInfo info = device.value()->info();
+    if (!spec.description.empty() && spec.description != info.description) {
+      device.value()->set_description(spec.description);
+      changed = true;
+    }
+    if (!spec.uuid.empty() && info.uuid.empty()) {
+      changed = true;
+      // Checked before anything was swapped: only a race with another change gets here.
+      if (auto r = check_uuid(spec.uuid, device.value().get()); !r)
+        report.notes.push_back(r.error().message);
+      else if (r = device.value()->set_uuid(spec.uuid); !r)
+        report.notes.push_back(r.error().message);
+    }
   }
   for (const std::string& name : report.created)
     if (auto device = find(name)) device.value()->raise("created", {});
   for (const std::string& name : report.swapped)
     if (auto device = find(name)) announce_swap(*device.value(), old_sizes[name]);
-  if (report.created.empty() && report.swapped.empty()) return report;
+  if (!changed) return report;
   if (auto r = save("the change was applied"); !r) return r.error();
   return report;
 }

@@ -12,14 +12,20 @@ DelayedIos::~DelayedIos() {
   assert(entries_.empty());
 }
 
-void DelayedIos::add(Io& io, Duration delay, std::size_t kind) {
-  // The callback takes the lock too, so it cannot come before the entry is there.
+bool DelayedIos::add(Io& io, Duration delay, std::size_t kind) noexcept {
+  // The callback takes the lock too, so it cannot come before the entry is complete.
   std::lock_guard lock(mutex_);
   const std::uint64_t number = next_number_++;
-  const TimerId timer =
-      timers_.schedule(Clock::now() + delay, [this, number](Errc) { time_has_come(number); });
-  entries_.emplace(number, Entry{&io, timer, kind});
+  try {
+    const auto entry = entries_.emplace(number, Entry{&io, 0, kind}).first;
+    entry->second.timer =
+        timers_.schedule(Clock::now() + delay, [this, number](Errc) { time_has_come(number); });
+  } catch (...) {
+    entries_.erase(number);
+    return false;
+  }
   ++counts_[kind];
+  return true;
 }
 
 void DelayedIos::time_has_come(std::uint64_t number) {

@@ -24,8 +24,8 @@ class DelayedIos {
   DelayedIos(std::string thread_name, std::function<void(Io&)> go_on);
   ~DelayedIos();
 
-  /// The kind is for count() only.
-  void add(Io& io, Duration delay, std::size_t kind = 0);
+  /// The kind is for count() only. False when there is no memory or no thread to wait with.
+  [[nodiscard]] bool add(Io& io, Duration delay, std::size_t kind = 0) noexcept;
 
   /// Takes those back whose time has not come, oldest first; the caller ends them.
   std::vector<Io*> take_all();

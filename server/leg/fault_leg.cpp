@@ -56,9 +56,8 @@ Submit FaultLeg::hold(Io& io, const FaultRule& rule, std::unique_lock<std::mutex
   }
   if (hanging_.size() + delayed_.count() >= max_held) return io.finish_inline(Errc::limit);
   if (rule.action == FaultRule::Action::delay)
-    delayed_.add(io, rule.delay);
-  else
-    hanging_.push_back(&io);
+    return delayed_.add(io, rule.delay) ? Submit::pending : io.finish_inline(Errc::no_memory);
+  hanging_.push_back(&io);
   return Submit::pending;
 }
 

@@ -234,6 +234,8 @@ Errc FdLeg::extents(const Io& io) noexcept {
       can_seek_.store(false, relaxed);
       break;
     }
+    // No data also lies beyond an end that moved; only reads may tell of that, so it is no hole.
+    if (data < 0 && lseek(fd_, 0, SEEK_END) < static_cast<off_t>(end)) break;
     const std::uint64_t data_start =
         data < 0
             ? end

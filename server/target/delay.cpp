@@ -57,8 +57,9 @@ class DelayTarget final : public Target {
     if (route.delay_ms == 0) return Map::remapped;
     std::lock_guard lock(mutex_);
     if (!may_delay_) return Map::remapped;
-    delayed_.add(io, std::chrono::milliseconds(route.delay_ms), kind);
-    return Map::pending;
+    if (delayed_.add(io, std::chrono::milliseconds(route.delay_ms), kind)) return Map::pending;
+    io.status = Errc::no_memory;
+    return Map::done;
   }
 
   // What waits goes on at once, and nothing waits any more until the device resumes.

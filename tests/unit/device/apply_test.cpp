@@ -179,3 +179,32 @@ TEST_CASE("apply refuses bad names, names twice, and uuids of others") {
   CHECK(registry.apply({{"a", "U-2", "", "0 16 zero", false}}).code() == Errc::exists);
   CHECK(registry.list().size() == 1);
 }
+
+TEST_CASE("a uuid that cannot be had stops apply before anything is swapped") {
+  Registry registry;
+  REQUIRE(registry.create({"a", "U-1", "", "0 8 zero", false}));
+  REQUIRE(registry.create(spec("b", "0 8 zero")));
+  CHECK(registry.apply({{"b", "U-1", "", "0 16 zero", false}}).code() == Errc::exists);
+  CHECK(live(registry, "b") == "0 8 zero \n");
+  CHECK(registry.apply({{"x", "U-2", "", "0 8 zero", false}, {"y", "U-2", "", "0 8 zero", false}})
+            .code() == Errc::exists);
+  CHECK_FALSE(registry.find("x"));
+  REQUIRE(registry.apply({{"b", "U-3", "now with a uuid", "0 8 zero", false}}));
+  CHECK(device_of(registry, "b")->info().uuid == "U-3");
+  CHECK(device_of(registry, "b")->info().description == "now with a uuid");
+}
+
+TEST_CASE("apply can turn a stack of three over") {
+  Registry registry;
+  const std::string bottom = "0 2048 linear mem:1M?name=turn 0";
+  REQUIRE(registry.apply({spec("a", "0 2048 linear dev:b 0"), spec("b", "0 2048 linear dev:c 0"),
+                          spec("c", bottom), spec("keep", bottom)}));
+  const std::vector<DeviceSpec> turned{spec("c", "0 2048 linear dev:b 0"),
+                                       spec("b", "0 2048 linear dev:a 0"), spec("a", bottom)};
+  REQUIRE(registry.apply(turned, {true, 5s, {}}));
+  auto out = filled(512, 6);
+  auto in = filled(512, 0);
+  REQUIRE(write_at(*device_of(registry, "c"), 0, out) == Errc::ok);
+  REQUIRE(read_at(*device_of(registry, "keep"), 0, in) == Errc::ok);
+  CHECK(in == out);
+}

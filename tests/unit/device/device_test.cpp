@@ -247,6 +247,40 @@ TEST_CASE("clear takes the inactive table back, and a bad load leaves it alone")
   CHECK(device_of(registry, "v")->size() == Bytes(1 << 20));
 }
 
+TEST_CASE("a write-back error that suspend's own flush was told is told to the next client") {
+  Registry registry;
+  REQUIRE(registry.create(memory("v", "fault:[flush=error,x1]:mem:1M")));
+  const auto device = device_of(registry, "v");
+  CHECK_FALSE(registry.suspend("v", {}));
+  CHECK(Waiter(*device, Op::flush, Bytes(0), Bytes(0)).run() == Errc::io);
+  CHECK(Waiter(*device, Op::flush, Bytes(0), Bytes(0)).run() == Errc::ok);
+}
+
+TEST_CASE("a delay device is suspended at once, whatever its delay") {
+  Registry registry;
+  REQUIRE(registry.create({"d", "", "", "0 2048 delay mem:1M 0 3600000", false}));
+  const auto device = device_of(registry, "d");
+  auto data = filled(512, 1);
+  Waiter write(*device, Op::write, Bytes(0), Bytes(512), data.data());
+  write.submit();
+  REQUIRE(registry.load("d", "0 2048 linear mem:1M 0", false));
+  CHECK(registry.resume("d"));
+  CHECK(write.wait() == Errc::ok);
+}
+
+TEST_CASE("a file that shrank does not keep its own device suspended") {
+  TemporaryFolder folder;
+  Registry registry;
+  const std::string file = folder.file("leg", 1 << 20);
+  REQUIRE(registry.create(memory("v", file)));
+  REQUIRE(registry.suspend("v", {}));
+  std::filesystem::resize_file(file, 4096);
+  CHECK(registry.resume("v"));
+  auto data = filled(512, 1);
+  CHECK(read_at(*device_of(registry, "v"), 0, data) == Errc::ok);
+  CHECK(read_at(*device_of(registry, "v"), 8192, data) == Errc::io);
+}
+
 // --- Hooks ------------------------------------------------------------------------------------
 
 namespace {

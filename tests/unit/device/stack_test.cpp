@@ -120,3 +120,16 @@ TEST_CASE("force removes a lower device under an upper one, whose requests then 
   CHECK(read_at(*device_of(registry, "up"), 0, data) == Errc::removed);
   CHECK(registry.remove("up", {}));
 }
+
+TEST_CASE("a table over thousands of devices is built, and its loops are still found") {
+  Registry registry;
+  std::vector<DeviceSpec> specs;
+  std::string table;
+  for (int i = 0; i < 2000; ++i) {
+    specs.push_back({fmt::format("d{}", i), "", "", "0 8 zero", false});
+    table += fmt::format("{} 8 linear dev:d{} 0\n", 8 * i, i);
+  }
+  specs.push_back({"wide", "", "", table, false});
+  REQUIRE(registry.apply(specs));
+  CHECK(registry.load("d1999", "0 8 linear dev:wide 0", false).code() == Errc::loop);
+}

@@ -206,11 +206,43 @@ TEST_CASE("extents over an error segment fail, and before it they end") {
 
 TEST_CASE("table and status texts are dmsetup's, and the table's text loads again") {
   Registry registry;
-  const std::string table = "0 2048 linear mem:2M 0\n2048 1024 striped 2 16 mem:2M 0 mem:1M 0\n";
+  const std::string table = "0 2048 linear mem:2M 0\n2048 1024 striped 2 16 mem:2M 2048 mem:1M 0\n";
   REQUIRE(registry.create({"r", "", "", table, false}));
   const auto device = device_of(registry, "r");
   CHECK(device->table_text(false) == table);
   CHECK(device->status_text(false) == "0 2048 linear \n2048 1024 striped 2 mem:2M mem:1M 1 AA\n");
   REQUIRE(registry.load("r", device->table_text(false), false));
   CHECK(device->table_text(true) == table);
+}
+
+TEST_CASE("one unnamed memory for two places is refused: it would silently be one") {
+  CHECK(refused("0 2048 striped 2 8 mem:1M 0 mem:1M 0") ==
+        "line 1: leg 'mem:1M' is used twice for the same sectors: give two memories "
+        "names, as in mem:1G?name=a");
+  CHECK(refused("0 8 linear mem:1M 0\n8 8 linear mem:1M 7").find("used twice") !=
+        std::string::npos);
+  CHECK(refused("0 8 linear mem:1M 9\n8 8 linear mem:1M 2").find("used twice") !=
+        std::string::npos);
+  CHECK(refused("0 8 linear fault:[]:mem:1M 0\n8 8 linear fault:[]:mem:1M 0").find("used twice") !=
+        std::string::npos);
+  CHECK(refused("0 8 linear mem:1M 8\n8 8 linear mem:1M 0\n16 8 linear mem:1M 16") == "accepted");
+  CHECK(refused("0 8 delay mem:1M 0 1 mem:1M 0 1") == "accepted");
+}
+
+TEST_CASE("one extent over a stack ends where the lower device's answer ends") {
+  Registry registry;
+  REQUIRE(registry.create(
+      {"low", "", "", "0 2048 linear mem:1M?name=p 0\n2048 2048 linear mem:1M?name=q 0", false}));
+  REQUIRE(registry.create(
+      {"up", "", "", "0 2048 linear mem:1M?name=h 0\n2048 4096 linear dev:low 0", false}));
+  auto data = filled(4096, 1);
+  REQUIRE(write_at(*device_of(registry, "low"), 512 * 1024, data) == Errc::ok);
+  Extents extents;
+  const auto up = device_of(registry, "up");
+  Waiter w(*up, Op::extents, Bytes(0), up->size());
+  w.request.extents = &extents;
+  w.request.flags = io_flag::one_extent;
+  REQUIRE(w.run() == Errc::ok);
+  REQUIRE_FALSE(extents.list().empty());
+  CHECK(extents.list().front() == Extent{Bytes((1 << 20) + 512 * 1024), true, true});
 }

@@ -122,6 +122,8 @@ TEST_CASE("extents of a file that shrank still cover what was asked for") {
   for (const Extent& extent : extents(*leg, 0, MiB)) {
     CHECK(extent.length.value % 512 == 0);
     covered += extent.length;
+    // A copier must read the lost end and fail, not take it for zeroes.
+    CHECK_FALSE(extent.hole);
   }
   CHECK(covered == Bytes(MiB));
 }
