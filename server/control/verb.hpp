@@ -21,7 +21,8 @@ inline constexpr int api_version = 1;
 /// Where a verb runs.
 enum class Runs : std::uint8_t {
   here,    ///< never waits: on the control thread
-  query,   ///< asks devices, and may meet one that is being changed
+  query,   ///< asks devices, also one that is being changed; so does a message, which may be
+           ///< what lets a change end
   change,  ///< changes something; may wait for I/O
   watch,   ///< answered later, by events; holds no thread
 };

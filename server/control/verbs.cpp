@@ -49,7 +49,7 @@ std::vector<Verb> make_verbs() {
        {device, uuid, {"new_uuid", T::string, Need::required}},
        verb_set_uuid},
       {"message",
-       Runs::change,
+       Runs::query,
        {device, uuid, {"sector", T::count}, {"words", T::words, Need::required}},
        verb_message},
       {"list", Runs::query, {}, verb_list},

@@ -200,6 +200,42 @@ TEST_CASE("a server that stops answers what waits, ends connections and removes 
   server.server.stop();  // again is nothing
 }
 
+TEST_CASE("a message does not wait behind the suspensions that it lets end") {
+  control::Options options;
+  TestServer server(options);
+  TestClient client(server.path);
+  const std::size_t waiting = options.limits.change_threads;
+  for (std::size_t i = 0; i < waiting; ++i)
+    REQUIRE_FALSE(client
+                      .call("create", fmt::format(R"({{"name":"d{}","table":)"
+                                                  R"("0 8 linear fault:[flush=hang]:mem:1M 0"}})",
+                                                  i))
+                      .failure);
+  for (std::size_t i = 0; i < waiting; ++i)
+    REQUIRE(client.send(call_text(static_cast<int>(100 + i), "suspend",
+                                  fmt::format(R"({{"device":"d{}","timeout_s":3600}})", i)) +
+                        "\n"));
+  // Every thread for changes waits in a flush.
+  TestClient other(server.path);
+  for (std::size_t i = 0; i < waiting; ++i) {
+    const std::string leg =
+        fmt::format(R"({{"device":"d{}","sector":0,"words":["leg","0","held"]}})", i);
+    rpc::Reply held;
+    do {
+      held = other.call("message", leg);
+      REQUIRE_FALSE(held.failure);
+    } while (!held.result["reply"].text().starts_with("1 hanging"));
+  }
+  for (std::size_t i = 0; i < waiting; ++i)
+    REQUIRE_FALSE(
+        other
+            .call("message",
+                  fmt::format(R"({{"device":"d{}","sector":0,"words":["leg","0","clear"]}})", i))
+            .failure);
+  for (std::size_t i = 0; i < waiting; ++i)
+    CHECK_FALSE(client.reply().failure);
+}
+
 TEST_CASE("stop ends a verb that waits for I/O which a leg holds back") {
   TestServer server;
   TestClient client(server.path);
