@@ -1,7 +1,11 @@
 #include "clients/blockloom/control_client.hpp"
 
+#include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <cstring>
+#include <thread>
+#include <utility>
 
 #include <fmt/format.h>
 #include <sys/socket.h>
@@ -13,6 +17,11 @@ namespace {
 
 // What the server sends at most, see docs/control-api.md.
 constexpr std::size_t longest_answer = (std::size_t{64} << 20) + 4096;
+
+// Tries of a server that has all its connections: for how long, and the pauses between them.
+constexpr auto patience = std::chrono::seconds(2);
+constexpr auto first_pause = std::chrono::milliseconds(20);
+constexpr auto longest_pause = std::chrono::milliseconds(250);
 
 rpc::Limits answer_limits() {
   rpc::Limits limits;
@@ -39,11 +48,14 @@ ControlClient::~ControlClient() {
   ::close(fd_);
 }
 
-std::unique_ptr<ControlClient> ControlClient::connect(const std::string& path, Failure& failure) {
+namespace {
+
+/// A connected socket, or -1 with the failure.
+int open_socket(const std::string& path, Failure& failure) {
   const auto failed = [&](const std::string& why, Exit exit = Exit::unreachable) {
     failure = {exit, exit == Exit::permission ? "permission" : "unreachable",
                fmt::format("cannot reach the server at '{}': {}", path, why)};
-    return nullptr;
+    return -1;
   };
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
@@ -57,7 +69,23 @@ std::unique_ptr<ControlClient> ControlClient::connect(const std::string& path, F
     if (error == EACCES || error == EPERM) return failed(std::strerror(error), Exit::permission);
     return failed(fmt::format("{} (does it run, and is this its --socket?)", std::strerror(error)));
   }
+  return fd;
+}
+
+}  // namespace
+
+std::unique_ptr<ControlClient> ControlClient::connect(const std::string& path, Failure& failure) {
+  const int fd = open_socket(path, failure);
+  if (fd < 0) return nullptr;
   return std::unique_ptr<ControlClient>(new ControlClient(fd, path));
+}
+
+bool ControlClient::connect_again(Failure& failure) {
+  const int fd = open_socket(path_, failure);
+  if (fd < 0) return false;
+  ::close(std::exchange(fd_, fd));
+  lines_ = rpc::LineBuffer(longest_answer);
+  return true;
 }
 
 Failure ControlClient::lost(std::string_view why) const {
@@ -89,6 +117,22 @@ bool ControlClient::read_reply(rpc::Reply& reply, Failure& failure) {
 }
 
 Answer ControlClient::call(std::string_view method, const rpc::Value& params) {
+  using Clock = std::chrono::steady_clock;
+  const Clock::time_point end = Clock::now() + patience;
+  for (auto pause = first_pause;; pause = std::min(2 * pause, longest_pause)) {
+    bool turned_away = false;
+    Answer answer = call_once(method, params, turned_away);
+    if (!turned_away || Clock::now() + pause > end) return answer;
+    std::this_thread::sleep_for(pause);
+    Failure failure;
+    if (connect_again(failure)) continue;
+    answer.failure = std::move(failure);
+    return answer;
+  }
+}
+
+Answer ControlClient::call_once(std::string_view method, const rpc::Value& params,
+                                bool& turned_away) {
   Answer answer;
   const rpc::Value id(next_id_++);
   const std::string text = rpc::write_request(id, method, params) + "\n";
@@ -111,6 +155,8 @@ Answer ControlClient::call(std::string_view method, const rpc::Value& params) {
     if (reply.failure) {
       const std::string errc = reply.failure->data["errc"].text();
       answer.failure = Failure{exit_for(errc), errc, reply.failure->message};
+      // Nobody's answer: it is about the connection, which ends with it.
+      turned_away = reply.id.is_null() && errc == "limit";
       return answer;
     }
     if (!(reply.id == id)) continue;

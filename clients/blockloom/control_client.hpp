@@ -36,6 +36,7 @@ class ControlClient {
   ControlClient(const ControlClient&) = delete;
   ControlClient& operator=(const ControlClient&) = delete;
 
+  /// A server that has all its connections is tried again for two seconds.
   Answer call(std::string_view method, const rpc::Value& params = rpc::Value::object());
 
   /// Waits for a notification. False: the connection ended, as `failure` says.
@@ -43,10 +44,13 @@ class ControlClient {
 
  private:
   ControlClient(int fd, std::string path);
+  /// `turned_away`: the server does not take this connection, and has carried nothing out.
+  Answer call_once(std::string_view method, const rpc::Value& params, bool& turned_away);
+  bool connect_again(Failure& failure);
   bool read_reply(rpc::Reply& reply, Failure& failure);
   Failure lost(std::string_view why) const;
 
-  const int fd_;
+  int fd_;
   const std::string path_;
   rpc::LineBuffer lines_;
   std::uint64_t next_id_ = 1;

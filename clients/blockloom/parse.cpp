@@ -299,8 +299,8 @@ std::string split_rename(Command& command) {
 
 /// What to say of a command line that CLI11 refuses: it does not name a verb that it lacks.
 std::string refusal(const CLI::App& app, const CLI::ParseError& error) {
-  const bool no_verb = dynamic_cast<const CLI::RequiredError*>(&error) != nullptr &&
-                       app.get_subcommands().empty();
+  const bool no_verb =
+      dynamic_cast<const CLI::RequiredError*>(&error) != nullptr && app.get_subcommands().empty();
   if (!no_verb) return error.what();
   const std::vector<std::string> words = app.remaining();
   if (words.empty()) return "a verb is missing";
@@ -392,8 +392,7 @@ Parsed parse(int argc, const char* const* argv) {
   for (int i = end + 1; i < argc; ++i)
     grammar.tail().push_back(argv[i]);
   if (auto wrong = finish(grammar.command()); !wrong.empty())
-    return {std::nullopt, fmt::format("blockloom: {}; see blockloom --help\n", wrong),
-            Exit::usage};
+    return {std::nullopt, fmt::format("blockloom: {}; see blockloom --help\n", wrong), Exit::usage};
   return {std::move(grammar.command()), {}, Exit::ok};
 }
 

@@ -76,11 +76,8 @@ Exit run_version(const Command& command) {
   else
     answer.failure = failure;
   if (command.json && !answer.failure) {
-    Value value = Value::object();
-    value.set("client_version", BLOCKLOOM_VERSION)
-        .set("server_version", answer.value["version"].text())
-        .set("api_version", answer.value["api_version"].whole());
-    print_json(value);
+    answer.value.set("client_version", BLOCKLOOM_VERSION);
+    print_json(answer.value);
     return Exit::ok;
   }
   if (!command.json) print("Client version:    " BLOCKLOOM_VERSION "\n");

@@ -26,7 +26,7 @@ class LineBuffer {
   std::size_t size() const noexcept { return data_.size() - start_; }
 
  private:
-  const std::size_t limit_;
+  std::size_t limit_;
   std::string data_;
   std::size_t start_ = 0;    // of the next line
   std::size_t scanned_ = 0;  // no line end before this
