@@ -66,8 +66,13 @@ void Table::release_held(Errc status) noexcept {
 std::vector<std::string> Table::late() const {
   std::vector<std::string> names;
   for (const auto& leg : legs_)
-    if (const auto n = leg->totals().in_flight; n > 0)
-      names.push_back(fmt::format("leg '{}' ({} request{})", leg->uri(), n, n == 1 ? "" : "s"));
+    if (const auto n = leg->totals().in_flight; n > 0) {
+      // Requests wait in a lower device that is suspended: the likeliest reason.
+      const std::string lower = leg->device_name();
+      names.push_back(
+          fmt::format("leg '{}' ({} request{}{})", leg->uri(), n, n == 1 ? "" : "s",
+                      lower.empty() ? "" : fmt::format("; is device '{}' suspended?", lower)));
+    }
   for (const Segment& s : segments_)
     if (const auto n = s.target->held(); n > 0)
       names.push_back(fmt::format("target '{}' at sector {} ({} request{})", s.target->type(),

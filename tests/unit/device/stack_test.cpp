@@ -91,6 +91,24 @@ TEST_CASE("requests wait at a suspended lower device, and go on with it") {
   CHECK(in == data);
 }
 
+TEST_CASE("a suspension over a suspended lower device gives up, and asks for that") {
+  Registry registry;
+  REQUIRE(registry.create({"low", "", "", "0 2048 linear mem:1M 0", false}));
+  REQUIRE(registry.create(over("up", "dev:low")));
+  REQUIRE(registry.suspend("low", {}));
+  SuspendOptions options;
+  options.timeout = 50ms;
+  const auto late = registry.suspend("up", options);
+  REQUIRE_FALSE(late);
+  CHECK(late.code() == Errc::timed_out);
+  CHECK(late.error().message ==
+        "device 'up' cannot be suspended: its flush is still out on leg 'dev:low' (1 request; is "
+        "device 'low' suspended?)");
+  CHECK_FALSE(registry.find("up").value()->info().suspended);
+  REQUIRE(registry.resume("low"));
+  CHECK(registry.suspend("up", {}));
+}
+
 TEST_CASE("a lower device that shrank answers with an error, not with another's bytes") {
   Registry registry;
   REQUIRE(registry.create({"low", "", "", "0 2048 linear mem:1M 0", false}));
