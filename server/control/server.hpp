@@ -38,8 +38,8 @@ struct ServerLimits {
 };
 
 struct Options {
-  std::string socket_path;     ///< absolute
-  std::string default_device;  ///< what an empty export name opens
+  std::string socket_path;                      ///< absolute
+  std::function<std::string()> default_device;  ///< what an empty export name opens now; any thread
   std::vector<Endpoint> endpoints;
 
   /// `reload`: reads the configuration again. Empty: there is none to read. May wait; one call

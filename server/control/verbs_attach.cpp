@@ -148,7 +148,8 @@ Result<Value> verb_attach_help(VerbContext& context, const Params& params) {
   }
   Value answer = Value::object();
   answer.set("name", name)
-      .set("default_export", name == context.options.default_device)
+      .set("default_export",
+           context.options.default_device && name == context.options.default_device())
       .set("endpoints", std::move(endpoints));
   return answer;
 }

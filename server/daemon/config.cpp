@@ -92,6 +92,22 @@ Result<void> check_public(const Listener& listener, const Config& config) {
                            to_string(listener), who, to_string(listener))};
 }
 
+Result<void> check_not_truncated(const Config& before, const Config& now) {
+  if (!now.main_empty || before.main_empty) return {};
+  const auto lost =
+      std::count_if(before.devices.begin(), before.devices.end(), [&](const DeviceSpec& device) {
+        return std::none_of(now.devices.begin(), now.devices.end(),
+                            [&](const DeviceSpec& d) { return d.name == device.name; });
+      });
+  if (lost == 0) return {};
+  return Error{
+      Errc::invalid,
+      fmt::format("'{}' is empty, which would remove {} of {} configured devices: expected "
+                  "at least one key; if it is meant, write [server] in it",
+                  now.files.empty() ? std::string() : now.files.front(), lost,
+                  before.devices.size())};
+}
+
 std::vector<std::string> warnings(const Config& config) {
   std::vector<std::string> found;
   const TlsConfig& tls = config.tls;

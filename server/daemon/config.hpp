@@ -32,6 +32,7 @@ struct TlsConfig {
 /// blockloom.toml with its conf.d/*.toml: what docs/blockloom.toml.5.scd describes.
 struct Config {
   std::vector<std::string> files;  ///< that were read, in order
+  bool main_empty = false;         ///< the first of them holds no key at all
 
   std::vector<Listener> listen;
   std::string control, state_dir, user, group;
@@ -66,6 +67,9 @@ Result<void> check_public(const Listener& listener, const Config& config);
 
 /// What is allowed, and worth a second thought: a sentence each.
 std::vector<std::string> warnings(const Config& config);
+
+/// Refuses an empty file that held something before, if devices would go for it: it was truncated.
+Result<void> check_not_truncated(const Config& before, const Config& now);
 
 /// Settings that differ and that a running server cannot change ("server.listen").
 std::vector<std::string> restart_settings(const Config& running, const Config& wanted);

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include "server/daemon/config_reader.hpp"
+#include "server/device/names.hpp"
 #include "server/target/table_line.hpp"
 
 namespace blockloom {
@@ -26,6 +27,7 @@ class Grammar {
                     {"tls", in_.section(tls_keys())},
                     {"limits", in_.section(limits_keys())},
                     device_key()});
+    out_.main_empty = in_.first_empty();
     if (!in_.failed()) check_together();
     return in_.result();
   }
@@ -188,8 +190,8 @@ class Grammar {
 
   /// What nbdkit takes for KEY=VALUE, less the plugin's own keys.
   static bool is_param_name(const std::string& name) {
-    static constexpr std::string_view ours[] = {"config",  "table",   "device",
-                                                "default", "control", "state"};
+    static constexpr std::string_view ours[] = {"config",  "table", "device",  "default",
+                                                "control", "state", "readonly"};
     return !name.empty() && is_letter(name[0]) &&
            std::find(std::begin(ours), std::end(ours), name) == std::end(ours) &&
            std::all_of(name.begin(), name.end(), [](char c) {
@@ -250,14 +252,13 @@ class Grammar {
       const Node* node = table.find(key);
       return in_.place(node != nullptr ? *node : table);
     };
-    if (spec.name.empty() || spec.name.size() > 127 || spec.name.find('/') != std::string::npos)
-      return in_.fail(at("name"), fmt::format("device.name: expected 1 to 127 characters, none a "
-                                              "'/', not {}",
-                                              quoted(spec.name)));
-    if (spec.uuid.size() > 128)
-      return in_.fail(at("uuid"), fmt::format("device '{}': a uuid has at most 128 characters, "
-                                              "not {}",
-                                              spec.name, spec.uuid.size()));
+    if (const auto r = check_device_name(spec.name); !r)
+      return in_.fail(at("name"), "device.name: " + r.error().message);
+    if (!spec.uuid.empty())
+      if (const auto r = check_device_uuid(spec.uuid); !r)
+        return in_.fail(at("uuid"), fmt::format("device '{}': {}", spec.name, r.error().message));
+    if (const auto r = check_table_text(spec.table); !r)
+      return in_.fail(at("table"), fmt::format("device '{}': {}", spec.name, r.error().message));
     const auto lines = parse_table(spec.table);
     if (!lines)
       return in_.fail(at("table"),
@@ -266,6 +267,7 @@ class Grammar {
       return in_.fail(at("table"), fmt::format("device '{}' needs a table, as in \"0 2048 linear "
                                                "/a.img 0\"",
                                                spec.name));
+    spec.origin = in_.text(at("table"));
     if (!in_.once(fmt::format("device '{}'", spec.name), at("name"))) return;
     if (spec.uuid.empty() || in_.once(fmt::format("uuid '{}'", spec.uuid), at("uuid")))
       out_.devices.push_back(std::move(spec));

@@ -45,10 +45,12 @@ void TomlReader::read_texts(const Keys& keys) {
   for (file_ = 0; file_ < texts_.size(); ++file_) {
     TomlValue root;
     TomlError error;
-    if (parse_toml(texts_[file_].text, root, error))
-      read_table(root, "", keys);
-    else
+    if (!parse_toml(texts_[file_].text, root, error)) {
       fail({file_, error.line, error.column}, std::move(error.message));
+      continue;
+    }
+    if (file_ == 0) first_empty_ = root.entries.empty();
+    read_table(root, "", keys);
   }
 }
 

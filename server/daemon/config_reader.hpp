@@ -37,6 +37,8 @@ class TomlReader {
   explicit TomlReader(std::span<const ConfigText> texts) : texts_(texts) {}
 
   void read_texts(const Keys& keys);
+  /// The first text parsed and holds no key at all.
+  bool first_empty() const noexcept { return first_empty_; }
   bool failed() const noexcept { return !errors_.empty(); }
   std::size_t errors() const noexcept { return errors_.size(); }
   /// All errors in the order of their places, or success.
@@ -79,6 +81,7 @@ class TomlReader {
  private:
   std::span<const ConfigText> texts_;
   std::size_t file_ = 0;  // the one that is read
+  bool first_empty_ = false;
   std::map<std::string, Place> places_;
   std::vector<std::pair<Place, std::string>> errors_;
 };

@@ -70,7 +70,10 @@ void log_lines(LogLevel level, std::string_view prefix, std::string_view text) {
 
 struct Engine::State {
   State(EngineOptions o, Config c)
-      : options(std::move(o)), started_with(std::move(c)), registry(started_with.limits) {}
+      : options(std::move(o)),
+        started_with(std::move(c)),
+        registry(started_with.limits),
+        latest(started_with) {}
 
   Result<void> open_devices();
   Result<ApplyReport> reload_held();
@@ -85,6 +88,7 @@ struct Engine::State {
   bool shut_down = false;
 
   std::mutex reloading;  // held by the one reload that runs; taken before lifecycle
+  Config latest;         // the last one that was applied; under reloading
 
   // Last, and so first to go: they call what stands above.
   std::unique_ptr<control::Server> control;
@@ -116,7 +120,7 @@ Result<void> Engine::open_control() {
   if (s.started_with.control.empty()) return {};
   control::Options options;
   options.socket_path = s.started_with.control;
-  options.default_device = s.started_with.default_device;
+  options.default_device = [this] { return default_device(); };
   if (!s.options.config.empty()) options.reload = [this] { return reload(); };
   options.parse_config = [](std::string_view text, const std::string& name) {
     return parse_devices({name, std::string(text)});
@@ -139,12 +143,21 @@ Result<void> Engine::State::open_devices() {
     store = std::move(*opened);
   }
   if (auto started = registry.start(std::move(store), *devices); !started) return started.error();
-  // A service goes on with the devices that it can have. One given by hand was wanted now.
-  for (const DeviceSpec& spec : options.devices)
-    if (const auto device = registry.find(spec.name))
-      if (std::string why = device.value()->info().failure; !why.empty())
-        return Error{Errc::io, std::move(why)};
-  return {};
+  // A service goes on with the devices that it can have. One given by hand was wanted now, and the
+  // caller says why it is not there.
+  Result<void> wanted;
+  for (const auto& device : registry.list()) {
+    std::string why = device->info().failure;
+    if (why.empty()) continue;
+    const bool by_hand =
+        std::any_of(options.devices.begin(), options.devices.end(),
+                    [&](const DeviceSpec& spec) { return spec.name == device->name(); });
+    if (by_hand && wanted)
+      wanted = Error{Errc::io, std::move(why)};
+    else
+      log_error(fmt::format("not served: {}", why));
+  }
+  return wanted;
 }
 
 Engine::~Engine() {
@@ -202,7 +215,8 @@ Result<ApplyReport> Engine::reload() {
 Result<ApplyReport> Engine::State::reload_held() {
   auto loaded = load_config(options.config);
   if (!loaded) return loaded.error();
-  const Config config = effective(std::move(*loaded), options);
+  Config config = effective(std::move(*loaded), options);
+  if (auto whole = check_not_truncated(latest, config); !whole) return whole.error();
   auto devices = merged(config, options);
   if (!devices) return devices.error();
   auto report = registry.reconfigure(*devices);
@@ -214,6 +228,7 @@ Result<ApplyReport> Engine::State::reload_held() {
   }
   for (const std::string& name : restart_settings(started_with, config))
     report->notes.push_back(fmt::format("{} changed: it needs a restart to take effect", name));
+  latest = std::move(config);
   return report;
 }
 

@@ -49,6 +49,8 @@ struct DeviceSpec {
   std::string description;  ///< empty: none, or keep
   std::string table;        ///< the text
   bool read_only = false;
+  std::string origin =
+      {};  ///< where the table is written, "FILE:LINE:COLUMN"; errors begin with it
 };
 
 /// What apply() or reconfigure() did.
@@ -102,7 +104,8 @@ class Registry {
 
   /// Restores what the store holds, merged with the configuration's devices, and saves every
   /// change from now on. A run-time change outlives a restart until the configuration's own text
-  /// for that device changes. A device whose legs are missing is kept without a table, and said.
+  /// for that device changes. A device whose legs are missing is kept without a table, and its
+  /// info() says why.
   Result<void> start(std::unique_ptr<StateStore> store, const std::vector<DeviceSpec>& configured);
 
   /// The configuration was read again: applies what changed in it since the last time.
@@ -141,6 +144,9 @@ class Registry {
   std::vector<std::string> users_of(const Device& device) const;
   Result<void> save(std::string_view done);
   SavedState snapshot() const;
+  /// The device that the configuration's word became, whatever its name is now; nullptr: it was
+  /// removed, or goes with its last close.
+  std::shared_ptr<Device> present_locked(const Configured& configured) const;
   void bring_up(const std::vector<DeviceSpec>& specs);
   void remember(const DeviceSpec& spec, const std::shared_ptr<Device>& device);
 

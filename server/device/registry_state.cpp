@@ -3,6 +3,7 @@
 #include "server/base/log.hpp"
 #include "server/device/registry.hpp"
 #include "server/device/state_store.hpp"
+#include "server/device/transaction.hpp"
 
 namespace blockloom {
 namespace {
@@ -15,6 +16,13 @@ std::string signature_of(const DeviceSpec& spec) {
 
 DeviceSpec spec_of(const SavedDevice& saved) {
   return {saved.name, saved.uuid, saved.description, saved.table, saved.read_only};
+}
+
+std::string stays_removed(std::string_view name) {
+  return fmt::format(
+      "{} stays removed: it was removed at run time; change its text in the "
+      "configuration to bring it back",
+      name);
 }
 
 }  // namespace
@@ -41,12 +49,18 @@ SavedState Registry::snapshot() const {
   }
   std::lock_guard lock(mutex_);
   for (const auto& [name, configured] : configured_) {
-    const auto device = configured.device.lock();
-    const bool present = device && devices_.contains(device->name()) && !device->deferred_remove();
+    const auto device = present_locked(configured);
     state.configured.push_back(
-        {name, configured.signature, present ? device->name() : std::string()});
+        {name, configured.signature, device ? device->name() : std::string()});
   }
   return state;
+}
+
+std::shared_ptr<Device> Registry::present_locked(const Configured& configured) const {
+  auto device = configured.device.lock();
+  if (!device || device->deferred_remove()) return nullptr;
+  const auto found = devices_.find(device->name());
+  return found != devices_.end() && found->second == device ? device : nullptr;
 }
 
 Result<void> Registry::save(std::string_view done) {
@@ -94,6 +108,11 @@ Result<void> Registry::start(std::unique_ptr<StateStore> store,
     const SavedConfigured& old = *before->second;
     if (old.signature == signature_of(spec)) {
       names[spec.name] = old.device;  // the run-time change stands, a removal too
+      const auto now = specs.find(old.device);
+      if (now == specs.end())
+        log_warning(stays_removed(spec.name));
+      else if (normal_form(now->second.table) == normal_form(spec.table))
+        now->second.origin = spec.origin;
     } else {
       if (!old.device.empty()) specs.erase(old.device);
       saved_devices.erase(old.device);
@@ -149,11 +168,10 @@ void Registry::bring_up(const std::vector<DeviceSpec>& specs) {
   }
   for (const DeviceSpec& spec : waiting) {
     const std::string& why = reasons[spec.name].message;
-    log_error(fmt::format("not served: {}", why));
     DeviceSpec empty = spec;
     empty.table.clear();
-    if (auto r = create(empty); !r) {
-      log_error(r.error().message);
+    if (!create(empty)) {
+      log_error(fmt::format("not served: {}", why));  // nothing is left that could say it
       continue;
     }
     if (auto device = find(spec.name)) {
@@ -168,8 +186,7 @@ void Registry::bring_up(const std::vector<DeviceSpec>& specs) {
 Result<ApplyReport> Registry::reconfigure(const std::vector<DeviceSpec>& configured) {
   std::vector<DeviceSpec> changed;
   std::map<std::string, std::string> renamed;  // name now -> configured name
-  std::vector<std::string> gone;
-  std::vector<std::string> unchanged;
+  std::vector<std::string> gone, unchanged, notes;
   {
     std::lock_guard lock(mutex_);
     std::map<std::string_view, const DeviceSpec*> named;
@@ -177,7 +194,11 @@ Result<ApplyReport> Registry::reconfigure(const std::vector<DeviceSpec>& configu
       named[spec.name] = &spec;
       const auto before = configured_.find(spec.name);
       if (before != configured_.end() && before->second.signature == signature_of(spec)) {
-        unchanged.push_back(spec.name);
+        const auto device = present_locked(before->second);
+        if (device)
+          unchanged.push_back(device->name());
+        else
+          notes.push_back(stays_removed(spec.name));
         continue;
       }
       changed.push_back(spec);
@@ -193,6 +214,7 @@ Result<ApplyReport> Registry::reconfigure(const std::vector<DeviceSpec>& configu
   auto report = apply(changed);
   if (!report) return report;
   report->unchanged.insert(report->unchanged.end(), unchanged.begin(), unchanged.end());
+  report->notes.insert(report->notes.end(), notes.begin(), notes.end());
 
   for (const DeviceSpec& spec : changed) {
     auto device = find(spec.name);
@@ -204,14 +226,17 @@ Result<ApplyReport> Registry::reconfigure(const std::vector<DeviceSpec>& configu
     std::shared_ptr<Device> device;
     {
       std::lock_guard lock(mutex_);
-      device = configured_[name].device.lock();
+      device = present_locked(configured_[name]);
       configured_.erase(name);
     }
+    if (!device) continue;  // removed at run time already
+    const std::string present = device->name();
     // One that a client still has goes with the last close.
-    if (device)
-      if (auto r = remove(device->name(), {true, false}); !r && r.code() != Errc::not_found)
-        return r.error();
-    report->removed.push_back(name);
+    const auto removed = remove(present, {true, false});
+    if (removed)
+      report->removed.push_back(present);
+    else if (removed.code() != Errc::not_found)
+      return removed.error();
   }
   if (auto r = save("the configuration was read again"); !r) return r.error();
   return report;

@@ -23,7 +23,8 @@ std::vector<std::string> lower_names(const std::string& text) {
   return names;
 }
 
-/// The text as Table::source() would give it, or as it is when it does not parse.
+}  // namespace
+
 std::string normal_form(const std::string& text) {
   const auto lines = parse_table(text);
   if (!lines) return text;
@@ -37,20 +38,25 @@ std::string normal_form(const std::string& text) {
   return normal;
 }
 
-}  // namespace
-
 // --- Planning ---------------------------------------------------------------------------------
 
 Result<void> Registry::Transaction::plan() {
   std::set<std::string_view> names, uuids;
   for (const DeviceSpec& spec : specs_) {
     if (!names.insert(spec.name).second)
-      return Error{Errc::invalid, fmt::format("device '{}' is described twice", spec.name)};
+      return placed(spec,
+                    {Errc::invalid, fmt::format("device '{}' is described twice", spec.name)});
     if (!spec.uuid.empty() && !uuids.insert(spec.uuid).second)
-      return Error{Errc::exists, fmt::format("uuid '{}' is given to two devices", spec.uuid)};
-    if (auto r = plan_one(spec); !r) return r;
+      return placed(spec,
+                    {Errc::exists, fmt::format("uuid '{}' is given to two devices", spec.uuid)});
+    if (auto r = plan_one(spec); !r) return placed(spec, r.error());
   }
   return sort_bottom_up();
+}
+
+Error Registry::Transaction::placed(const DeviceSpec& spec, const Error& error) {
+  if (spec.origin.empty()) return error;
+  return {error.code, fmt::format("{}: {}", spec.origin, error.message)};
 }
 
 Result<void> Registry::Transaction::plan_one(const DeviceSpec& spec) {
@@ -107,9 +113,10 @@ Result<void> Registry::Transaction::sort_bottom_up() {
                          [&](const std::string& name) { return waiting.contains(name); });
     });
     if (ready == parts_.end())
-      return Error{Errc::loop, fmt::format("device '{}' would stand on itself, by way of the "
-                                           "others in this change",
-                                           parts_.front().spec->name)};
+      return placed(*parts_.front().spec,
+                    {Errc::loop, fmt::format("device '{}' would stand on itself, by way of the "
+                                             "others in this change",
+                                             parts_.front().spec->name)});
     for (auto part = ready; part != parts_.end(); ++part) {
       waiting.erase(part->spec->name);
       sorted.push_back(std::move(*part));
@@ -124,7 +131,7 @@ Result<void> Registry::Transaction::build() {
   for (Part& part : parts_) {
     const DeviceSpec& spec = *part.spec;
     auto fail = [&](const Error& error) {
-      return Error{error.code, fmt::format("device '{}': {}", spec.name, error.message)};
+      return placed(spec, {error.code, fmt::format("device '{}': {}", spec.name, error.message)});
     };
     if (auto r = check_table_text(spec.table); !r) return fail(r.error());
     part.scope = std::make_unique<LoadScope>(registry_, part.device, &change_);
@@ -163,7 +170,7 @@ Result<void> Registry::Transaction::register_created() {
   std::lock_guard lock(registry_.mutex_);
   for (Part& part : parts_)
     if (part.created)
-      if (auto r = registry_.check_new_locked(*part.spec); !r) return r;
+      if (auto r = registry_.check_new_locked(*part.spec); !r) return placed(*part.spec, r.error());
   for (Part& part : parts_)
     if (part.created) registry_.devices_.emplace(part.spec->name, part.device);
   return {};
@@ -182,7 +189,7 @@ Result<void> Registry::Transaction::suspend_all(const SuspendOptions& options) {
 
 Result<void> Registry::Transaction::start_new_tables() {
   for (Part& part : parts_)
-    if (auto r = part.device->preresume_held(); !r) return r;
+    if (auto r = part.device->preresume_held(); !r) return placed(*part.spec, r.error());
   return {};
 }
 

@@ -10,6 +10,10 @@
 
 namespace blockloom {
 
+/// A table's text with one blank between words and without comments, to compare; the text as it
+/// is when it does not parse.
+std::string normal_form(const std::string& text);
+
 /// One swap of several devices as one. Each step is undone by the destructor, in reverse, unless
 /// the swap was committed.
 class Registry::Transaction {
@@ -43,6 +47,7 @@ class Registry::Transaction {
     std::unique_ptr<LoadScope> scope;
   };
 
+  static Error placed(const DeviceSpec& spec, const Error& error);
   Result<void> plan_one(const DeviceSpec& spec);
   Result<void> sort_bottom_up();
   Result<void> register_created();

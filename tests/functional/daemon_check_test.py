@@ -50,20 +50,31 @@ class Check(daemon.Case):
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertIn("device         b: 8 sectors", done.stdout)
 
+    def test_a_name_and_a_uuid(self):
+        self.refused(daemon.device("a b", "0 8 zero"),
+                     "FOLDER/blockloom.toml:7:8: device.name: device name 'a b': expected 1 to 127")
+        self.refused(daemon.device("a", "0 8 zero", uuid='"u u"'),
+                     "FOLDER/blockloom.toml:11:8: device 'a': device uuid 'u u': expected 1 to 128")
+
     def test_a_table(self):
-        self.refused(daemon.device("a", "0 8 nonesuch"), "device 'a'", "nonesuch")
-        self.refused(daemon.device("a", "0 8 zero\n9 8 zero"), "device 'a'", "line 2")
+        self.refused(daemon.device("a", "0 8 nonesuch"), "FOLDER/blockloom.toml:8:9: device 'a': line 1: ",
+                     "nonesuch")
+        self.refused(daemon.device("a", "0 8 zero\n9 8 zero"), "FOLDER/blockloom.toml:8:9: device 'a': ",
+                     "line 2")
 
     def test_a_missing_leg(self):
-        self.refused(daemon.device("a", "0 8 linear /no/such/leg 0"), "device 'a'", "/no/such/leg")
+        self.refused(daemon.device("a", "0 8 linear /no/such/leg 0"), "FOLDER/blockloom.toml:8:9: device 'a'",
+                     "/no/such/leg")
 
     def test_a_leg_that_is_too_small(self):
         disk = self.make_file("disk", 512)
-        self.refused(daemon.device("a", f"0 8 linear {disk} 0"), "device 'a'", disk)
+        self.refused(daemon.device("a", f"0 8 linear {disk} 0"), "FOLDER/blockloom.toml:8:9: device 'a'",
+                     disk)
 
     def test_a_loop_of_devices(self):
         self.refused(daemon.device("a", "0 8 linear dev:b 0") +
-                     daemon.device("b", "0 8 linear dev:a 0"), "would stand on itself")
+                     daemon.device("b", "0 8 linear dev:a 0"), "FOLDER/blockloom.toml:8:9: device 'a' would "
+                     "stand on itself")
 
     def test_keys_that_cannot_be_read(self):
         self.refused('[tls]\nmode = "require"\npsk = "/no/such/keys"\n', "/no/such/keys")

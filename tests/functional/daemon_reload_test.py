@@ -132,7 +132,18 @@ class Hangup(daemon.Case):
 
     def test_a_missing_leg_changes_nothing(self):
         self.refused_reload(daemon.device("b", "0 8 zero") +
-                            daemon.device("c", "0 8 linear /no/such/leg 0"), "/no/such/leg")
+                            daemon.device("c", "0 8 linear /no/such/leg 0"),
+                            "FOLDER/blockloom.toml:14:9: device 'c'", "/no/such/leg")
+
+    def test_an_empty_file_changes_nothing(self):
+        server = self.serve_text(daemon.device("a", "0 8 zero") + daemon.device("b", "0 8 zero"))
+        with open(server.config, "w", encoding="utf-8"):
+            pass  # as an editor or a full disk leaves it
+        self.assertIn("is empty, which would remove 2 of 2 configured devices", server.hang_up())
+        self.connect(server, "a")
+        with open(server.config, "w", encoding="utf-8") as file:
+            file.write("[server]\n")  # meant
+        self.assertIn("2 removed", server.hang_up())
 
     def test_a_missing_file_changes_nothing(self):
         server = self.serve_text(daemon.device("a", "0 8 zero"))
@@ -159,10 +170,15 @@ class Hangup(daemon.Case):
     def test_the_default_device_follows(self):
         text = daemon.device("a", "0 8 zero") + daemon.device("b", "0 16 zero")
         server = self.serve_text(text, more='default_device = "a"')
+
+        def default_export(name):
+            return server.rpc("attach_help", {"device": name})["default_export"]
         self.assertEqual(self.connect(server, "").get_size(), 8 * 512)
+        self.assertEqual((default_export("a"), default_export("b")), (True, False))
         self.rewrite(text, more='default_device = "b"')
         server.hang_up()
         self.assertEqual(self.connect(server, "").get_size(), 16 * 512)
+        self.assertEqual((default_export("a"), default_export("b")), (False, True))
 
     def test_a_flood_of_signals_harms_nobody(self):
         server = self.serve_text(daemon.device("a", f"0 2048 linear {self.disks[0]} 0"))

@@ -196,7 +196,7 @@ TEST_CASE("message reaches the target, and its refusal the client") {
 
 TEST_CASE("attach_help prints lines for every endpoint") {
   control::Options options;
-  options.default_device = "a";
+  options.default_device = [] { return std::string("a"); };
   options.endpoints = {{control::Endpoint::Kind::tcp, "127.0.0.1", 10809, false},
                        {control::Endpoint::Kind::unix_socket, "/run/nbd.sock", 0, false}};
   TestServer server(options);

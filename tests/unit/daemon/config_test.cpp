@@ -172,6 +172,7 @@ TEST_CASE("a value of the wrong type is told with its place and what was expecte
   fails("[server]\nfilters = [{name = \"a\", params = 1}]\n", "2:34", "parameters");
   fails("[server]\nfilters = [{name = \"a\", params = {b = []}}]\n", "2:39", "params.b: expected");
   fails("[server]\nfilters = [{name = \"a\", params = {config = 1}}]\n", "2:35", "plugin's own");
+  fails("[server]\nfilters = [{name = \"a\", params = {readonly = 1}}]\n", "2:35", "plugin's own");
   fails("[server]\nfilters = [{name = \"a\", params = {\"-x\" = 1}}]\n", "2:35", "'-x'");
   fails("[tls]\nmode = \"maybe\"\n", "2:8", "expected \"off\", \"on\" or \"require\"");
   fails("[limits]\nqueue_requests = 0\n", "2:18", "from 1 to 1000000");
@@ -194,18 +195,49 @@ TEST_CASE("a listener's mistakes are told with their place") {
 }
 
 TEST_CASE("a device's mistakes are told with their place") {
-  fails("[[device]]\ntable = \"0 8 zero\"\n", "1:1", "device.name: expected 1 to 127 characters");
-  fails("[[device]]\nname = \"a/b\"\ntable = \"0 8 zero\"\n", "2:8", "not 'a/b'");
+  fails("[[device]]\ntable = \"0 8 zero\"\n", "1:1",
+        "device.name: device name '': expected 1 to 127 letters");
+  for (const char* bad : {"a/b", "a b", "-a", ".a", "\u00e4"})
+    fails(std::string("[[device]]\ntable = \"0 8 zero\"\nname = \"") + bad + "\"\n", "3:8",
+          "expected 1 to 127 letters");
   fails("[[device]]\nname = \"a\"\n", "1:1", "device 'a' needs a table");
   fails("[[device]]\nname = \"a\"\ntable = \"# none\"\n", "3:9", "device 'a' needs a table");
   fails("[[device]]\nname = \"a\"\ntable = \"\"\"\n0 8 zero\n8 x zero\n\"\"\"\n", "3:9",
         "device 'a': table: line 2: length 'x'");
   fails(
       "[[device]]\nname = \"a\"\nuuid = \"" + std::string(129, 'u') + "\"\ntable = \"0 8 zero\"\n",
-      "3:8", "at most 128");
+      "3:8", "expected 1 to 128 printable");
+  fails("[[device]]\nname = \"a\"\ntable = \"0 8 zero\"\n  uuid = \"u u\"\n", "4:10",
+        "device 'a': device uuid 'u u': expected");
   fails(device + device, "5:8", "device 'a' is already given at b.toml:2:8");
   fails(device + "uuid = \"u\"\n[[device]]\nname = \"b\"\nuuid = \"u\"\ntable = \"0 8 zero\"\n",
         "7:8", "uuid 'u' is already given at b.toml:4:8");
+}
+
+TEST_CASE("a device keeps the place of its table") {
+  const Config c = good("\n[[device]]\nname = \"b\"\n  table = \"0 8 zero\"\n" + device);
+  REQUIRE(c.devices.size() == 2);
+  CHECK(c.devices[0].origin == "b.toml:4:11");
+  CHECK(c.devices[1].origin == "b.toml:7:9");
+  CHECK(parse_devices({"my.toml", device})->front().origin == "my.toml:3:9");
+}
+
+TEST_CASE("a file that lost all of its keys is refused when devices would go for it") {
+  const auto read = [](const std::string& main, const std::string& fragment) {
+    auto config = parse_config({{"b.toml", main}, {"conf.d/x.toml", fragment}});
+    REQUIRE_MESSAGE(config, config.error().message);
+    return std::move(*config);
+  };
+  const Config full = read(device, "");
+  for (const char* empty : {"", "\n\n", "# all gone\n"}) {
+    const auto refused = check_not_truncated(full, read(empty, ""));
+    REQUIRE_FALSE(refused);
+    CHECK(refused.error().message.find("'b.toml' is empty, which would remove 1 of 1") == 0);
+  }
+  CHECK(check_not_truncated(full, read("[server]\n", "")));    // meant
+  CHECK(check_not_truncated(full, read("", device)));          // moved
+  CHECK(check_not_truncated(read("", device), read("", "")));  // it was always empty
+  CHECK(check_not_truncated(read("[server]\n", ""), read("", "")));
 }
 
 TEST_CASE("all mistakes are told, in order, but not more than twenty") {

@@ -4,6 +4,7 @@
 
 #include <doctest/doctest.h>
 
+#include "server/base/log.hpp"
 #include "server/device/registry.hpp"
 #include "server/device/state_store.hpp"
 #include "tests/unit/device/helpers.hpp"
@@ -264,6 +265,110 @@ TEST_CASE("reconfigure applies what changed, removes what is gone, and leaves th
   CHECK_FALSE(s.registry.reconfigure({{"vol", "", "", "0 8 bad", false}}));
   CHECK(s.table("vol") == "0 16 zero \n");
   CHECK(s.table("new") == "0 8 zero \n");
+}
+
+namespace {
+
+const std::string vol_stays_removed =
+    "vol stays removed: it was removed at run time; change its text in the configuration to bring "
+    "it back";
+
+std::vector<std::string>& logged() {
+  static std::vector<std::string> lines;
+  return lines;
+}
+
+/// Collects the log while it lives.
+struct CaughtLog {
+  CaughtLog() {
+    logged().clear();
+    set_log_sink([](LogLevel, std::string_view message) { logged().emplace_back(message); });
+  }
+  ~CaughtLog() { set_log_sink(nullptr); }
+  bool has(const std::string& line) const {
+    return std::find(logged().begin(), logged().end(), line) != logged().end();
+  }
+};
+
+}  // namespace
+
+TEST_CASE("reconfigure says that a device removed at run time stays removed") {
+  TemporaryFolder folder;
+  Server s(folder, {zero8, {"other", "", "", "0 8 zero", false}});
+  REQUIRE(s.registry.remove("vol", {}));
+  auto report = s.registry.reconfigure({zero8, {"other", "", "", "0 8 zero", false}});
+  REQUIRE(report);
+  CHECK(report->unchanged == std::vector<std::string>{"other"});
+  CHECK(report->notes == std::vector<std::string>{vol_stays_removed});
+  auto again = s.registry.reconfigure({zero16, {"other", "", "", "0 8 zero", false}});
+  REQUIRE(again);
+  CHECK(again->created == std::vector<std::string>{"vol"});
+  CHECK(again->notes.empty());
+}
+
+TEST_CASE("reconfigure names a device as it is called now, and not one that had gone already") {
+  TemporaryFolder folder;
+  Server s(folder,
+           {zero8, {"other", "", "", "0 8 zero", false}, {"third", "", "", "0 8 zero", false}});
+  REQUIRE(s.registry.rename("vol", "named"));
+  REQUIRE(s.registry.remove("third", {}));
+  auto report =
+      s.registry.reconfigure({zero8, {"other", "", "", "0 8 zero", false}});  // without third
+  REQUIRE(report);
+  CHECK(report->unchanged == std::vector<std::string>{"named", "other"});
+  CHECK(report->removed.empty());
+  CHECK(report->notes.empty());
+  report = s.registry.reconfigure({});
+  REQUIRE(report);
+  CHECK(report->removed == std::vector<std::string>{"other", "named"});
+  CHECK(s.table("named") == "no device");
+}
+
+TEST_CASE("a device that goes with its last close is not unchanged, nor removed twice") {
+  TemporaryFolder folder;
+  Server s(folder, {zero8});
+  auto handle = s.registry.open("vol");
+  REQUIRE(handle);
+  REQUIRE(s.registry.remove("vol", {true, false}));
+  auto report = s.registry.reconfigure({zero8});
+  REQUIRE(report);
+  CHECK(report->unchanged.empty());
+  CHECK(report->notes == std::vector<std::string>{vol_stays_removed});
+  auto gone = s.registry.reconfigure({});
+  REQUIRE(gone);
+  CHECK(gone->removed.empty());
+}
+
+TEST_CASE("a start says that a configured device stays removed") {
+  TemporaryFolder folder;
+  {
+    const CaughtLog log;
+    Server s(folder, {zero8});
+    CHECK_FALSE(log.has(vol_stays_removed));
+    REQUIRE(s.registry.remove("vol", {}));
+  }
+  const CaughtLog log;
+  Server s(folder, {zero8});
+  CHECK(s.table("vol") == "no device");
+  CHECK(log.has(vol_stays_removed));
+}
+
+TEST_CASE("what is wrong with a device begins with its place, at start and at reload") {
+  TemporaryFolder folder;
+  const DeviceSpec bad{"bad", "", "", "0 8 zero\n8 8 nonesuch", false, "b.toml:3:9"};
+  const DeviceSpec loop{"self", "", "", "0 8 linear dev:self 0", false, "b.toml:7:9"};
+  for (int i = 0; i < 2; ++i) {  // from the configuration, and from the saved state with it
+    Server s(folder, {bad});
+    REQUIRE(s.started);
+    const std::string why = device_of(s.registry, "bad")->info().failure;
+    CHECK_MESSAGE(why.starts_with("b.toml:3:9: device 'bad': line 2: "), why);
+    const auto refused = s.registry.reconfigure({bad, loop});
+    REQUIRE_FALSE(refused);
+    CHECK_MESSAGE(refused.error().message.starts_with("b.toml:7:9: device 'self'"),
+                  refused.error().message);
+  }
+  const auto checked = Registry().check({bad});
+  CHECK(checked.error().message.starts_with("b.toml:3:9: device 'bad': line 2: "));
 }
 
 TEST_CASE("a change that cannot be saved says so") {
