@@ -2,6 +2,7 @@
 configuration, and the saved state under kill -9 at every step of a save."""
 
 import os
+import re
 import shutil
 import subprocess
 
@@ -10,8 +11,10 @@ import harness
 from harness import MIB, pattern
 
 # Every system call of a save, in its order; the number tells the fsync of the file from that of
-# its folder. "after" is the moment when all is done and the answer is not yet sent.
-STEPS = [("openat", 1), ("write", 1), ("fsync", 1), ("rename", 1), ("fsync", 2)]
+# its folder.
+STEPS = [("openat", 1), ("write", 1), ("fsync", 1), ("close", 1), ("rename", 1), ("fsync", 2)]
+# And after it: all is done, and the answer is about to be sent.
+ANSWER = ("sendmsg,sendto", 1)
 
 
 class Case(daemon.Case):
@@ -99,12 +102,26 @@ class Restart(Case):
         self.assertEqual(server.terminate(), 0)
         os.rename(self.disks[1], self.path("away"))
         server = self.run_daemon(server.folder)
-        self.assertIn(self.disks[1], server.log())
+        self.assertEqual(server.log().count(self.disks[1]), 1, server.log())
         self.connect(server, "c")
         self.assertEqual(server.terminate(), 0)
         os.rename(self.path("away"), self.disks[1])
         server = self.run_daemon(server.folder)
         self.assertEqual(self.tables(server), {"b": self.linear(1), "c": self.linear(2)})
+
+    def test_a_start_by_hand_that_fails_says_why_once(self):
+        said = self.refuse("table=0 8 linear /no/such/leg 0", f"state={self.path('state')}")
+        self.assertEqual(said.count("/no/such/leg"), 1, said)
+
+    def test_a_configured_device_that_stays_removed_is_told(self):
+        text = daemon.device("a", self.linear(0))
+        server = self.start_daemon(text, state=True)
+        server.rpc("remove", {"device": "a"})
+        note = ("a stays removed: it was removed at run time; change its text in the configuration "
+                "to bring it back")
+        self.assertIn(note, server.rpc("reload")["notes"])
+        server = self.restart(server)
+        self.assertIn(note, server.log())
 
     def test_one_folder_serves_one_process(self):
         server = self.start_daemon(daemon.device("a", "0 8 zero"), state=True)
@@ -221,13 +238,13 @@ class Killed(Case):
         if probe.returncode != 0:
             self.skipTest(f"strace does not work here: {probe.stderr.strip()}")
 
-    def trace(self, server, call, number, what):
-        """Tampers with the N-th such call of any thread that has to do with the state."""
+    def trace(self, server, *expressions, state_only=True):
+        """strace on every thread of the server; of calls that have to do with the saved state."""
         state = f"{server.folder}/state"
+        paths = ("-P", f"{state}/devices.new", "-P", state) if state_only else ()
         tracer = self.spawn(
             "strace", "-f", "-q", "-q", "-o", self.path("trace"), "-p", str(server.pid),
-            "-P", f"{state}/devices.new", "-P", state, "-e", "trace=openat,write,fsync,rename",
-            "-e", f"inject={call}:{what}:when={number}",
+            *paths, *(word for expression in expressions for word in ("-e", expression)),
             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
         def attached():
@@ -241,13 +258,29 @@ class Killed(Case):
         harness.wait_until(attached, "strace attached to every thread")
         return tracer
 
-    def kill_at(self, call, number, change):
+    def tamper(self, server, call, number, what):
+        """Tampers with the N-th such call of a save, or of those that answer."""
+        return self.trace(server, f"trace={call}", f"inject={call}:{what}:when={number}",
+                          state_only=(call, number) != ANSWER)
+
+    def test_the_steps_are_all_system_calls_of_a_save(self):
+        server = self.start_daemon(state=True)
+        tracer = self.trace(server)
+        server.rpc("create", {"name": "a", "table": self.linear(0)})
+        tracer.terminate()
+        tracer.wait(harness.PATIENCE)
+        calls = re.findall(r"^\d+ +(\w+)\(", self.read_file(self.path("trace")).decode(), re.M)
+        self.assertEqual(calls, [call for call, _ in STEPS])
+
+    def kill_at(self, call, number, change, before=()):
         """Two devices a and b; the change is under way when the server dies. Gives back the
         tables after the next start, and whether the change was acknowledged."""
         server = self.start_daemon(state=True)
         for name in "ab":
             server.rpc("create", {"name": name, "table": self.linear(0)})
-        self.trace(server, call, number, "signal=KILL")
+        for done in before:
+            server.rpc(*done)
+        self.tamper(server, call, number, "signal=KILL")
         acknowledged = True
         try:
             server.rpc(*change)
@@ -262,13 +295,13 @@ class Killed(Case):
         self.assertEqual(server.terminate(), 0)
         return tables, acknowledged
 
-    def every_step(self, change, old, new):
+    def every_step(self, change, old, new, before=()):
         seen = set()
-        for call, number in STEPS:
+        for call, number in (*STEPS, ANSWER):
             with self.subTest(call=call, number=number):
-                tables, acknowledged = self.kill_at(call, number, change)
+                tables, acknowledged = self.kill_at(call, number, change, before)
                 self.assertFalse(acknowledged)
-                self.assertIn(tables, (old, new))
+                self.assertIn(tables, (new,) if (call, number) == ANSWER else (old, new))
                 seen.add("new" if tables == new else "old")
         self.assertEqual(seen, {"old", "new"})  # before the rename, and after it
 
@@ -287,6 +320,18 @@ class Killed(Case):
         old = {"a": self.linear(0), "b": self.linear(0)}
         self.every_step(("remove", {"device": "b"}), old, {"a": self.linear(0)})
 
+    def test_a_resume_that_swaps(self):
+        old = {"a": self.linear(0), "b": self.linear(0)}
+        self.every_step(("resume", {"device": "a"}), old, {**old, "a": self.linear(1)},
+                        before=[("load", {"device": "a", "table": self.linear(1)})])
+
+    def test_rename(self):
+        old = {"a": self.linear(0), "b": self.linear(1)}
+        self.every_step(("rename", {"device": "b", "new_name": "c"}), old,
+                        {"a": self.linear(0), "c": self.linear(1)},
+                        before=[("load", {"device": "b", "table": self.linear(1)}),
+                                ("resume", {"device": "b"})])
+
     def test_a_save_that_fails_is_told_and_the_server_goes_on(self):
         for call, number, error in (("openat", 1, "EACCES"), ("write", 1, "ENOSPC"),
                                     ("fsync", 1, "EIO"), ("rename", 1, "EROFS"),
@@ -294,7 +339,7 @@ class Killed(Case):
             with self.subTest(call=call, number=number):
                 server = self.start_daemon(state=True)
                 server.rpc("create", {"name": "a", "table": self.linear(0)})
-                tracer = self.trace(server, call, number, f"error={error}")
+                tracer = self.tamper(server, call, number, f"error={error}")
                 with self.assertRaises(harness.RpcError) as caught:
                     server.rpc("create", {"name": "b", "table": self.linear(1)})
                 self.assertIn("a restart would not know of it", caught.exception.message)
