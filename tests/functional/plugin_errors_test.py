@@ -116,7 +116,7 @@ class Clients(harness.Case):
         disk = self.make_file("a.img", 8 * MIB)
         server = self.serve(f"table=0 16384 linear fault:[any=delay:20ms]:{disk} 0", control=True)
         killer = self.spawn(
-            "fio", "--name=x", "--ioengine=nbd", f"--uri={server.uri()}", "--rw=randrw",
+            "fio", "--name=x", "--thread", "--ioengine=nbd", f"--uri={server.uri()}", "--rw=randrw",
             "--bs=4k", "--iodepth=64", "--time_based", "--runtime=60", "--size=8m",
             stdout=harness.subprocess.DEVNULL, stderr=harness.subprocess.DEVNULL)
         harness.wait_until(lambda: self.info(server)["open_count"] > 0, "fio has connected")
