@@ -72,6 +72,11 @@ Result<std::shared_ptr<Leg>> open_path(std::string_view uri, bool read_only) {
   if (fstat(fd, &info) != 0) return system_error("cannot be examined", errno);
   auto kind = kind_of(info);
   if (!kind) return kind.error();
+  // Linux opens a read-only block device for writing, and fails the writes.
+  int protected_by_kernel = 0;
+  if (!read_only && *kind == FdKind::block_device &&
+      ioctl(fd, BLKROGET, &protected_by_kernel) == 0 && protected_by_kernel != 0)
+    return Error{Errc::read_only, "is a read-only block device: load this table read-only too"};
   auto size = size_of(fd, *kind, info);
   if (!size) return size.error();
   return std::shared_ptr<Leg>(

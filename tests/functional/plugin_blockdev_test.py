@@ -144,8 +144,7 @@ class Common:
     def test_a_device_that_only_reads(self):
         loop = self.attach(self.make_file("other.img", SIZE, seed=3), "--read-only")
         table = f"table=0 {SIZE // SECTOR} linear {loop} 0"
-        client = self.connect(self.serve(table))  # which the kernel may let us open for writing
-        self.assert_errno("EPERM", client.pwrite, bytes(SECTOR), 0)
+        self.assertIn("read-only", self.refuse(table))
         client = self.connect(self.serve(table, "readonly=true"), strict=False)
         self.assertTrue(client.is_read_only())
         self.assertEqual(client.pread(SIZE, 0), pattern(SIZE, 3))
