@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 
 #include "clients/blockloom/command.hpp"
+#include "clients/blockloom/words.hpp"
 
 namespace blockloom::cli {
 namespace {
@@ -245,58 +246,6 @@ Grammar::Grammar() {
   many_device_verbs();
 }
 
-std::optional<std::uint64_t> whole(const std::string& text) {
-  if (text.empty() || text.size() > 19 || text.find_first_not_of("0123456789") != std::string::npos)
-    return std::nullopt;
-  return std::stoull(text);
-}
-
-/// Takes the device off a list of words, unless --uuid stands for it.
-void split_device(Command& command) {
-  if (!command.uuid.empty() || command.words.empty()) return;
-  command.devices = {command.words.front()};
-  command.words.erase(command.words.begin());
-}
-
-/// Empty: all is well. So for those that follow.
-std::string split_wait(Command& command) {
-  split_device(command);
-  if (command.words.empty()) return {};
-  command.event_number = whole(command.words.front());
-  if (!command.event_number)
-    return fmt::format("event number '{}': expected a whole number", command.words.front());
-  if (command.words.size() > 1) return fmt::format("'{}' is one word too many", command.words[1]);
-  return {};
-}
-
-std::string split_message(Command& command) {
-  split_device(command);
-  if (command.words.size() < 2) return "a message has a sector and at least one word";
-  const auto sector = whole(command.words.front());
-  if (!sector) return fmt::format("sector '{}': expected a whole number", command.words.front());
-  command.sector = *sector;
-  command.words.erase(command.words.begin());
-  return {};
-}
-
-std::string split_load(Command& command) {
-  split_device(command);
-  if (command.words.size() > 1) return fmt::format("'{}' is one word too many", command.words[1]);
-  if (!command.words.empty()) command.file = command.words.front();
-  return {};
-}
-
-std::string split_rename(Command& command) {
-  std::vector<std::string>& names = command.devices;
-  if (command.new_uuid.empty()) {
-    if (names.empty()) return "the new name is missing";
-    command.new_name = names.back();
-    names.pop_back();
-  }
-  if (names.size() > 1) return fmt::format("'{}' is one word too many", names[1]);
-  return {};
-}
-
 /// What to say of a command line that CLI11 refuses: it does not name a verb that it lacks.
 std::string refusal(const CLI::App& app, const CLI::ParseError& error) {
   const bool no_verb =
@@ -306,52 +255,6 @@ std::string refusal(const CLI::App& app, const CLI::ParseError& error) {
   if (words.empty()) return "a verb is missing";
   return fmt::format("'{}' is not {}", words.front(),
                      words.front().starts_with('-') ? "an option" : "a verb");
-}
-
-bool takes_one(Verb verb) {
-  return verb == Verb::load || verb == Verb::rename || verb == Verb::message ||
-         verb == Verb::wait || verb == Verb::attach_help;
-}
-
-bool takes_some(Verb verb) {
-  return verb == Verb::clear || verb == Verb::suspend || verb == Verb::resume ||
-         verb == Verb::remove;
-}
-
-std::string split(Command& command) {
-  switch (command.verb) {
-    case Verb::wait:
-      return split_wait(command);
-    case Verb::message:
-      return split_message(command);
-    case Verb::load:
-    case Verb::reload:
-      return split_load(command);
-    case Verb::rename:
-      return split_rename(command);
-    default:
-      return {};
-  }
-}
-
-std::string finish(Command& command) {
-  if (auto wrong = split(command); !wrong.empty()) return wrong;
-  if (command.table && !command.file.empty())
-    return "a table comes from --table or from a file, not from both";
-  if (command.verb == Verb::reload && (!command.devices.empty() || !command.uuid.empty()))
-    command.verb = Verb::load;
-  const bool by_uuid = !command.uuid.empty() && command.verb != Verb::create;
-  if (by_uuid && !command.devices.empty())
-    return "a device is named by its name or by --uuid, not by both";
-  const bool named = by_uuid || !command.devices.empty();
-  if (!named && (takes_one(command.verb) || takes_some(command.verb)))
-    return "the device is missing";
-  if (command.verb == Verb::reload && (command.table || !command.file.empty() || command.read_only))
-    return "a table is loaded into a device: name it";
-  if (command.no_table && (command.table || !command.file.empty()))
-    return "--notable goes with no table";
-  if (command.dry_run) command.verb = Verb::check;
-  return {};
 }
 
 }  // namespace
@@ -391,7 +294,7 @@ Parsed parse(int argc, const char* const* argv) {
   }
   for (int i = end + 1; i < argc; ++i)
     grammar.tail().push_back(argv[i]);
-  if (auto wrong = finish(grammar.command()); !wrong.empty())
+  if (auto wrong = assign_words(grammar.command()); !wrong.empty())
     return {std::nullopt, fmt::format("blockloom: {}; see blockloom --help\n", wrong), Exit::usage};
   return {std::move(grammar.command()), {}, Exit::ok};
 }
