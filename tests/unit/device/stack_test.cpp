@@ -140,14 +140,21 @@ TEST_CASE("force removes a lower device under an upper one, whose requests then 
 }
 
 TEST_CASE("a table over thousands of devices is built, and its loops are still found") {
+#ifdef __SANITIZE_THREAD__
+  // One apply holds the lock of each device, and the detector of deadlocks counts 64 at most.
+  constexpr int devices = 40;
+#else
+  constexpr int devices = 2000;
+#endif
   Registry registry;
   std::vector<DeviceSpec> specs;
   std::string table;
-  for (int i = 0; i < 2000; ++i) {
+  for (int i = 0; i < devices; ++i) {
     specs.push_back({fmt::format("d{}", i), "", "", "0 8 zero", false});
     table += fmt::format("{} 8 linear dev:d{} 0\n", 8 * i, i);
   }
   specs.push_back({"wide", "", "", table, false});
   REQUIRE(registry.apply(specs));
-  CHECK(registry.load("d1999", "0 8 linear dev:wide 0", false).code() == Errc::loop);
+  CHECK(registry.load(specs[devices - 1].name, "0 8 linear dev:wide 0", false).code() ==
+        Errc::loop);
 }
