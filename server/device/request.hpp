@@ -8,6 +8,7 @@
 namespace blockloom {
 
 class Device;
+struct RangeHold;
 
 /// One request of a frontend to a device. The frontend owns it, with the buffer, from submit()
 /// until it has ended; it holds the device open that long.
@@ -25,10 +26,14 @@ struct Request {
 
   /// The device was suspended, and now goes on: hand the request to submit() again, soon, on
   /// whatever thread should carry it. Runs at most once per Submit::pending, instead of
-  /// complete; on the resuming thread, so it only wakes or posts.
+  /// complete; on the resuming thread, so it only wakes or posts. A write that met a held range is
+  /// told so when that is released.
   void (*retry)(Request&) noexcept = nullptr;
 
   void* owner = nullptr;  ///< the frontend's
+
+  /// A write of the one who holds its range (Device::hold); null: of anybody.
+  const RangeHold* hold = nullptr;
 
   // The device's, while it has the request.
   void (*table_ended)(Request&) noexcept = nullptr;  ///< what the table calls after pending
@@ -38,6 +43,7 @@ struct Request {
   Device* device = nullptr;
   Request* next_queued = nullptr;
   Request* prev_queued = nullptr;
+  bool listed = false;  // by the range lock
   Io io;  ///< the only piece of a request that needs no splitting
 };
 

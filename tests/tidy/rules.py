@@ -59,10 +59,13 @@ def clang_format(root, paths):
 # DESIGN's arrows: what a folder may include. Frontends never include each other.
 BELOW = {
     "proto/control": [],
+    "proto/iscsi": [],
+    "proto/scsi": [],
     "server/base": [],
     "server/leg": ["server/base"],
     "server/target": ["server/leg"],
     "server/device": ["server/target"],
+    "server/iscsi": ["proto/iscsi", "proto/scsi", "server/device"],
     "server/control": ["proto/control", "server/device"],
     "server/daemon": ["server/control"],
     "plugins/nbdkit": ["server/daemon"],
