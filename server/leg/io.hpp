@@ -26,7 +26,7 @@ inline constexpr std::uint8_t one_extent = 8;
 
 /// How submit ended. `done`: the status is set and the completion will not run. `pending`: the
 /// completion runs exactly once, perhaps before submit returned, on any thread; the submitter
-/// does not touch the Io again until then.
+/// does not touch the Io again until then. What a status says of the peer: remote_leg.hpp.
 enum class Submit : std::uint8_t { done, pending };
 
 /// One run of blocks of one kind.

@@ -11,6 +11,8 @@
 
 namespace blockloom {
 
+class RemoteLeg;
+
 /// A backend that holds bytes: a file, memory, another device, a server.
 ///
 /// What every leg does with an Io whose offset and length lie inside it:
@@ -46,6 +48,10 @@ class Leg {
 
   /// Changes a running leg: a fault leg takes its rules here. Answers a line for the caller.
   virtual Result<std::string> message(std::string_view text);
+
+  /// What a mirror asks of a leg with a peer: links, fences, sessions (remote_leg.hpp). Null for
+  /// local legs.
+  virtual RemoteLeg* remote() noexcept { return nullptr; }
 
   /// The device behind a `dev:` leg, which stacking and `deps` ask for; empty for all others.
   virtual std::string device_name() const { return {}; }
