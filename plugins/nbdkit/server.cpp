@@ -27,8 +27,10 @@ Result<void> Server::get_ready() {
 
 Result<void> Server::start() {
   watcher_.note_listeners();
-  if (!client_death_guard_.install())
-    log_warning("cannot guard nbdkit against clients that die: its imports are not as expected");
+  if (!socket_hooks_.install())
+    log_warning(
+        "nbdkit serves with its own socket calls, slower and without guard against clients that "
+        "die: its imports are not as expected");
   Result<void> started = engine_->start();
   if (started) started = watcher_.start([this] { engine_->begin_shut_down(); });
   if (!started) stop();
@@ -42,7 +44,7 @@ void Server::stop() noexcept {
 
 Server::~Server() {
   stop();
-  client_death_guard_.remove();
+  socket_hooks_.remove();
   connections_.clear();
   engine_.reset();
 }

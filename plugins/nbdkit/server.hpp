@@ -6,9 +6,9 @@
 #include <string>
 #include <vector>
 
-#include "plugins/nbdkit/client_death_guard.hpp"
 #include "plugins/nbdkit/parameters.hpp"
 #include "plugins/nbdkit/quit_watcher.hpp"
+#include "plugins/nbdkit/socket_hooks.hpp"
 #include "server/base/error.hpp"
 #include "server/daemon/engine.hpp"
 #include "server/device/registry.hpp"
@@ -64,7 +64,7 @@ class Server {
   EngineOptions options_;
   std::unique_ptr<Engine> engine_;
   QuitWatcher watcher_;
-  ClientDeathGuard client_death_guard_;
+  SocketHooks socket_hooks_;
 
   std::mutex connections_mutex_;
   std::list<Connection> connections_;  // nbdkit does not close all of them when it quits

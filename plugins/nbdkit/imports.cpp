@@ -1,63 +1,17 @@
-#include "plugins/nbdkit/client_death_guard.hpp"
+#include "plugins/nbdkit/imports.hpp"
 
-#include <array>
 #include <atomic>
-#include <cerrno>
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
-#include <ctime>
 
 #include <elf.h>
 #include <link.h>
 #include <sys/mman.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 namespace blockloom::nbd {
 namespace {
-
-/// Long for a thread between a check and a send, short for a connection that ends.
-constexpr timespec moment{0, 50'000'000};
-
-bool peer_is_gone(int error_number) noexcept {
-  return error_number == EPIPE || error_number == ECONNRESET || error_number == ENOTCONN ||
-         error_number == ETIMEDOUT || error_number == EHOSTUNREACH || error_number == ENETUNREACH;
-}
-
-ssize_t guarded_send(int fd, const void* data, std::size_t length, int flags) {
-  const ssize_t sent = ::send(fd, data, length, flags | MSG_NOSIGNAL);
-  if (sent >= 0 || !peer_is_gone(errno)) return sent;
-  ::shutdown(fd, SHUT_RD);  // the readers are to find the end now
-  return static_cast<ssize_t>(length);
-}
-
-ssize_t guarded_read(int fd, void* data, std::size_t length) {
-  const ssize_t n = ::read(fd, data, length);
-  return n < 0 && errno == ECONNRESET ? 0 : n;
-}
-
-int guarded_shutdown(int fd, int how) {
-  const int result = ::shutdown(fd, how);
-  const int saved = errno;
-  ::nanosleep(&moment, nullptr);
-  errno = saved;
-  return result;
-}
-
-/// One of nbdkit's imports.
-struct Import {
-  const char* name;
-  void* guarded;
-  void* original;
-  void** slot = nullptr;
-};
-
-std::array<Import, 3> imports() noexcept {
-  return {Import{"send", reinterpret_cast<void*>(guarded_send), reinterpret_cast<void*>(::send)},
-          Import{"read", reinterpret_cast<void*>(guarded_read), reinterpret_cast<void*>(::read)},
-          Import{"shutdown", reinterpret_cast<void*>(guarded_shutdown),
-                 reinterpret_cast<void*>(::shutdown)}};
-}
 
 /// The parts of a program's dynamic section that lead to its imports.
 struct Dynamic {
@@ -100,7 +54,7 @@ constexpr std::size_t symbol_of(ElfW(Word) info) noexcept {
 #endif
 
 void find_in(const ElfW(Rela) * table, std::size_t bytes, const Dynamic& dynamic, ElfW(Addr) base,
-             std::array<Import, 3>& wanted) noexcept {
+             std::span<Import> wanted) noexcept {
   for (std::size_t i = 0; table && i < bytes / sizeof *table; ++i) {
     const std::size_t symbol = symbol_of(table[i].r_info);
     if (symbol == 0) continue;
@@ -113,7 +67,7 @@ void find_in(const ElfW(Rela) * table, std::size_t bytes, const Dynamic& dynamic
 
 /// dl_iterate_phdr's first visit is the program itself.
 int find_slots(dl_phdr_info* info, std::size_t, void* wanted) noexcept {
-  auto& list = *static_cast<std::array<Import, 3>*>(wanted);
+  const auto list = *static_cast<std::span<Import>*>(wanted);
   const Dynamic dynamic = read_dynamic(*info);
   find_in(dynamic.rest, dynamic.rest_bytes, dynamic, info->dlpi_addr, list);
   find_in(dynamic.plt, dynamic.plt_bytes, dynamic, info->dlpi_addr, list);
@@ -133,27 +87,22 @@ bool write_slot(void** slot, void* function) noexcept {
 
 }  // namespace
 
-bool ClientDeathGuard::install() noexcept {
-  std::array<Import, 3> list = imports();
-  ::dl_iterate_phdr(find_slots, &list);
-  for (const Import& import : list)
+bool replace_imports(std::span<Import> imports) noexcept {
+  ::dl_iterate_phdr(find_slots, &imports);
+  for (const Import& import : imports)
     if (!import.slot) return false;
-  installed_ = true;
-  for (const Import& import : list)
-    if (!write_slot(import.slot, import.guarded)) {
-      remove();
-      return false;
-    }
+  for (std::size_t i = 0; i < imports.size(); ++i) {
+    imports[i].original = std::atomic_ref<void*>(*imports[i].slot).load();
+    if (write_slot(imports[i].slot, imports[i].replacement)) continue;
+    restore_imports(imports.first(i));
+    return false;
+  }
   return true;
 }
 
-void ClientDeathGuard::remove() noexcept {
-  if (!installed_) return;
-  installed_ = false;
-  std::array<Import, 3> list = imports();
-  ::dl_iterate_phdr(find_slots, &list);
-  for (const Import& import : list)
-    if (import.slot) write_slot(import.slot, import.original);
+void restore_imports(std::span<const Import> imports) noexcept {
+  for (const Import& import : imports)
+    write_slot(import.slot, import.original);
 }
 
 }  // namespace blockloom::nbd
