@@ -73,6 +73,9 @@ class RegionLog {
   /// mirror, size or region size than `expect` (whose copy, roles and legs are not looked at).
   static Result<RegionLog> load(LogSource& source, const LogIdentity& expect);
 
+  /// Whether sizes are possible: Errc::invalid or Errc::limit if not.
+  static Result<void> check(const LogIdentity& identity);
+
   /// Bytes on the medium for a device of that many regions.
   static std::uint64_t bytes_needed(std::uint64_t regions) noexcept;
   static std::uint64_t regions_of(const LogIdentity& identity) noexcept;
@@ -108,6 +111,8 @@ class RegionLog {
   LegMask stale(std::uint64_t region) const noexcept;
   std::uint64_t dirty_count() const noexcept { return counts_[0]; }
   std::uint64_t stale_count(unsigned leg) const noexcept { return counts_[1 + leg]; }
+  /// Regions that are STALE on at least one of `legs`.
+  std::uint64_t stale_on_any(LegMask legs) const noexcept;
   /// The first region ≥ `from` that is dirty, or STALE on one of `legs`; regions() if none. Skips
   /// clean pages whole.
   std::uint64_t next_dirty(std::uint64_t from) const noexcept;
@@ -124,20 +129,25 @@ class RegionLog {
   /// Fills `out` with the next writes of the running commit, at most 64 pages; false: there are no
   /// more. All writes of all batches go to the medium, in any order, and then one flush of it.
   bool next_batch(std::vector<LogWrite>& out);
-  /// After the flush, or when a write failed; then all of it is pending again.
+  /// A record kept in several places: turns the bytes of a write of page 0 into those for the
+  /// place `copy` (its own identity). Other pages are the same everywhere.
+  static void for_copy(std::span<std::byte> header_page, std::uint8_t copy) noexcept;
+  /// After the flush, or when a write failed; then all of it is pending again. With several copies
+  /// it is ok when a majority of all took it (B3).
   void end_commit(bool ok);
 
  private:
   struct Storage;
   RegionLog();
   Ticket next_ticket() const noexcept { return completed_ + (committing_ ? 2 : 1); }
-  void touch(std::uint32_t page);
-  void encode(std::uint32_t page, std::byte* out);
-  void encode_header(std::byte* out) const;
-  Result<void> take_page(std::uint32_t page, std::span<const std::byte> slots,
+  void shape(const LogIdentity& identity);
+  Ticket touch(std::uint32_t page);
+  Ticket change(std::uint64_t region, unsigned plane, bool value);
+  void encode(std::uint32_t page, std::byte* out) const;
+  Result<void> take_page(std::uint32_t page, std::span<const std::byte> row,
                          const LogIdentity& expect);
-  Result<void> take_header(std::span<const std::byte> page, const LogIdentity& expect);
-  Result<void> take_regions(std::uint32_t page, std::span<const std::byte> bytes);
+  Result<void> take_header(const std::byte* page, const LogIdentity& expect);
+  Result<void> take_regions(std::uint32_t page, const std::byte* bytes);
 
   LogIdentity identity_;
   std::uint64_t regions_ = 0;

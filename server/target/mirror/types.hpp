@@ -59,7 +59,6 @@ struct LegConfig {
   Time read_timeout = 0;          ///< 0: as timeout
   Time fence_delay = 2 * second;  ///< SUSPECT that long for late replies, then FENCING
   std::uint64_t zombie_cap = 64U << 20;  ///< bytes; above it SUSPECT ends at once (Z4)
-  bool keeps_cache = false;  ///< what it acknowledged outlives a session: a local file's page cache
 };
 
 struct Config {
@@ -68,6 +67,7 @@ struct Config {
   std::vector<LegConfig> legs;       ///< 1 to max_legs
   std::uint32_t max_requests = 256;  ///< of the caller, at most 65000
   unsigned min_acks = 1;
+  bool record_proven = true;  ///< newest_record().proven: else only `force` starts it (B3)
   ReadPolicy read_policy = ReadPolicy::least_outstanding;
   unsigned preferred = 0;
   Time hedge = 0;  ///< a second read on another leg after that long; 0: none
@@ -165,11 +165,13 @@ struct Event {
     e.slot = slot, e.kind = kind, e.offset = offset, e.length = length, e.flags = flags;
     return e;
   }
-  /// Every op that was sent for this slot in one batch of actions ended ok: the short form for
-  /// legs that are done in the caller's thread. Same as op_ended(ok) for each.
-  static Event all_ok(Time now, Slot slot) {
+  /// Every op that was sent for this slot in one visit ended ok: the short form for legs that are
+  /// done in the caller's thread. Same as op_ended(ok) for each. `serial` is the sends' `value`:
+  /// the slot may have been answered, and given to another request, meanwhile. Not for reads
+  /// where Config::hedge is set.
+  static Event all_ok(Time now, Slot slot, std::uint64_t serial) {
     Event e = of(Type::all_ok, now);
-    e.slot = slot;
+    e.slot = slot, e.length = serial;
     return e;
   }
   /// The final end of an op; exactly one per `send`, however late, but for an op that was reported
@@ -283,7 +285,8 @@ enum class Notice : std::uint8_t {
 /// needs beside `type`:
 struct Action {
   enum class Type : std::uint8_t {
-    /// kind, flags, leg, op, slot, offset, length. The op takes a reference to the slot's buffer
+    /// kind, flags, leg, op, slot, offset, length; value: for all_ok. The op takes a reference to
+    /// the slot's buffer
     /// (W2). `own_buffer`: a read that may end after its request was answered goes into a buffer
     /// of its own (R4); that of a machine's slot is kept until the slot's answer. A machine's slot
     /// gets a fresh buffer with its first send after an answer: late ops keep the old one.

@@ -1,0 +1,398 @@
+#pragma once
+
+#include <array>
+#include <bit>
+#include <cassert>
+#include <cstdlib>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "server/target/mirror/list.hpp"
+#include "server/target/mirror/rules.hpp"
+#include "server/target/mirror/state.hpp"
+
+/// The machine behind State; its sources: machine_requests (locks, writes, reads),
+/// machine_ops (ops, timeouts, zombies), machine_legs (sessions, fences), machine_flush (flush,
+/// clean), machine_copy (resync), machine_scrub, machine_start (restart, suspend, stop).
+namespace blockloom::mirror {
+
+using Ticket = RegionLog::Ticket;
+
+constexpr unsigned first_leg(LegMask mask) {
+  return static_cast<unsigned>(std::countr_zero(mask));
+}
+constexpr unsigned count(LegMask mask) {
+  return static_cast<unsigned>(std::popcount(mask));
+}
+
+/// What the machine knows of a region. All zero: clean, in sync, idle.
+struct Region {
+  LegMask stale = 0;     ///< may not be read; in RESYNC where `copying` has the leg too
+  LegMask copying = 0;   ///< a copy is under way: writes go there too
+  LegMask clearing = 0;  ///< copied and flushed; the log is being told
+  LegMask zombies = 0;
+  std::uint32_t users = 0;  ///< holders of locks, and those who wait for one
+  bool dirty = false;
+  bool dirty_pending = false;  ///< set since `mark` was durable last; likewise:
+  bool stale_pending = false;
+  std::uint64_t stamp = 0;  ///< the first flush that covers its newest write
+  Ticket mark = 0;          ///< the commit that makes all this durable
+};
+
+enum class OpState : std::uint8_t {
+  free,
+  pending,    ///< its request waits for it
+  late,       ///< so too, past its time, on the last leg: up to the hard limit (W5)
+  zombie,     ///< a write whose end is unknown, and whose request does not wait
+  abandoned,  ///< a read or flush that nobody waits for
+  won,        ///< a read that ended ok, whose buffer is the answer
+};
+
+struct Op {
+  Slot slot = nil;  ///< nil: no request cares
+  std::uint32_t serial = 0;
+  OpState state = OpState::free;
+  Kind kind = Kind::read;
+  std::uint8_t list = 0xff;  ///< in which of Leg::lists
+  std::uint64_t offset = 0;
+  std::uint64_t length = 0;
+  Time deadline = never;
+  Link link;
+};
+using OpList = List<Op, &Op::link>;
+
+struct Leg {
+  LegConfig config;
+  LegState state = LegState::absent;
+  bool held = false;      ///< a person failed it
+  bool removing = false;  ///< absent once its fence is over
+  Ticket joins_at = 0;    ///< added: its STALE bits are durable then, and it becomes a member
+  Ticket fence_at = 0;    ///< the epoch is durable then, and `fence` goes out
+  bool fence_out = false;
+  bool kept_unflushed = false;  ///< down, with unflushed data that no other leg holds (S1)
+  std::uint64_t epoch = 0;
+  std::uint64_t flushed = 0;  ///< newest flush that ended ok here
+  Time suspect_until = never;
+  Time retry_at = never;
+  Time up_since = 0;
+  Time backoff = 0;
+  std::uint32_t outstanding = 0;
+  std::uint32_t zombies = 0;
+  std::uint64_t zombie_bytes = 0;
+  std::uint64_t errors = 0;
+  std::uint64_t timeouts = 0;
+  std::uint64_t fences = 0;
+  Errc last_error = Errc::ok;
+  std::vector<Op> ops;
+  std::vector<std::uint16_t> free_ops;
+  /// By deadline, which within one list grows with the time of sending: writes and flushes, reads;
+  /// and the same past their time, up to the hard limit.
+  std::array<OpList, 4> lists;
+};
+
+enum class Step : std::uint8_t {
+  free,
+  blocked,   ///< waits for its interval (W1)
+  marking,   ///< waits until `dirty` is durable (W3)
+  active,    ///< ops are out
+  settling,  ///< waits until STALE is durable (W6, R3)
+  waiting,   ///< for a leg (on_all_failed=queue)
+  locked,    ///< answered; an op whose end is unknown holds the interval (W5)
+};
+
+enum class Use : std::uint8_t { user, copy, scrub, flush };
+
+struct Request {
+  Step step = Step::free;
+  Use use = Use::user;
+  Kind kind = Kind::read;
+  std::uint8_t flags = 0;
+  bool locks = false;   ///< is in a bucket's list
+  bool queued = false;  ///< is on work_
+  bool hedging = false;
+  bool hedged = false;
+  bool timed = false;  ///< is in log_waiters_ or leg_waiters_
+  bool lost = false;   ///< an op's session went away under it
+  Errc errc = Errc::ok;
+  LegMask pending = 0;  ///< ops waited for
+  LegMask ok = 0;
+  LegMask tried = 0;    ///< reads: not again
+  LegMask locking = 0;  ///< zombies that hold the interval for it
+  std::uint32_t blockers = 0;
+  std::array<std::uint16_t, max_legs> op{};
+  std::uint32_t serial = 0;  ///< another one each time that ops are sent
+  OpId winner;
+  std::uint64_t offset = 0;
+  std::uint64_t length = 0;
+  std::uint64_t region = 0;
+  std::uint64_t number = 0;  ///< of a flush
+  Time deadline = never;     ///< while it waits for the log or a leg
+  Time leg_deadline = 0;     ///< for a leg, over all its tries; 0: did not wait yet
+  Time hedge_at = never;
+  Link lock_link;
+  Link wait_link;
+  Link hedge_link;
+
+  bool writes() const noexcept { return kind != Kind::read; }
+};
+using LockList = List<Request, &Request::lock_link>;
+using WaitList = List<Request, &Request::wait_link>;
+using HedgeList = List<Request, &Request::hedge_link>;
+
+/// One region's copy (the request of the same index after max_requests carries its chunks).
+struct Copy {
+  bool active = false;
+  bool writing = false;
+  std::uint64_t region = 0;
+  std::uint64_t next = 0;  ///< offset of the next chunk
+  LegMask targets = 0;
+  unsigned source = 0;
+  Time began = 0;
+  Time start_at = 0;  ///< of the next chunk, as the pace allows
+};
+
+/// Copied whole; waits for flushes and then for the log (C4).
+struct Copied {
+  std::uint64_t region = 0;
+  LegMask legs = 0;
+  bool clearing = false;
+  std::uint64_t stamp = 0;
+  Ticket ticket = 0;
+  Time since = 0;
+};
+
+class State::Machine {
+ public:
+  Machine(const Config& config, RegionLog log);
+
+  void on(const Event& event, Actions& out);
+
+  // What State shows.
+  Time next_deadline() const noexcept { return deadline_; }
+  std::uint32_t slots() const noexcept { return static_cast<std::uint32_t>(requests_.size()); }
+  std::uint32_t leg_ops() const noexcept { return slots() * 3; }
+  RegionLog& log() noexcept { return log_; }
+  LegView leg_view(unsigned leg) const noexcept;
+  unsigned legs() const noexcept { return static_cast<unsigned>(legs_.size()); }
+  MirrorView view(Time now) const noexcept;
+  RegionView region_view(std::uint64_t region) const noexcept;
+  const std::vector<Mismatch>& mismatches() const noexcept { return mismatches_; }
+  Result<void> may(const Event& event) const;
+  const std::string& refusal() const noexcept { return refusal_; }
+
+ private:
+  using Phase = MirrorView::Phase;
+  struct Free {
+    void operator()(Region* p) const noexcept { std::free(p); }
+  };
+
+  // machine.cpp
+  void dispatch(const Event& event);
+  void operate(const Event& event);
+  void settle();
+  bool may_commit() const noexcept;
+  void work(Slot slot);
+  void tick();
+  Action& act(Action::Type type) { return out_->add(type); }
+  void note(Notice notice, unsigned leg, Errc errc = Errc::ok, std::uint64_t offset = 0,
+            std::uint64_t length = 0, std::uint64_t value = 0);
+  void arm(Time when) noexcept {
+    if (when < deadline_) deadline_ = when;
+  }
+  Region& region(std::uint64_t r) noexcept { return regions_[r]; }
+  const Region& region(std::uint64_t r) const noexcept { return regions_[r]; }
+  std::uint64_t region_end(std::uint64_t r) const noexcept;
+
+  // Marks in the record.
+  bool settled(const Region& g) const noexcept { return g.mark <= log_.completed(); }
+  bool dirty_durable(const Region& g) const noexcept {
+    return g.dirty && (!g.dirty_pending || settled(g));
+  }
+  bool stale_durable(const Region& g) const noexcept { return !g.stale_pending || settled(g); }
+  /// Z1.
+  static LegMask barred(const Region& g) noexcept { return removed(Rule::z1) ? 0 : g.zombies; }
+  void marked(Region& g, Ticket ticket, bool Region::*pending) noexcept;
+  void set_stale(std::uint64_t r, LegMask legs);
+  void set_dirty(std::uint64_t r);
+  bool is_last(const Region& g, unsigned leg) const noexcept {
+    return (present_ & ~g.stale) == leg_bit(leg);
+  }
+  void log_committed(bool ok);
+
+  // machine_requests.cpp
+  void submit(const Event& event);
+  void all_ok(Slot slot, std::uint64_t serial);
+  void cancel(Slot slot);
+  bool lock(Slot slot);
+  void unlock(Slot slot);
+  void begin(Slot slot);
+  void start_write(Slot slot);
+  void advance_write(Slot slot);
+  void start_read(Slot slot);
+  void finish_read(Slot slot);
+  LegMask readable(const Request& r) const noexcept;
+  unsigned choose(LegMask candidates);
+  void hedge(Slot slot);
+  void no_leg(Slot slot);
+  void wait_for_log(Slot slot, Step step);
+  void stop_waiting(Slot slot);
+  void answer(Slot slot, Errc errc);
+  void release(Slot slot);
+  void give_up_waiting(Slot slot, Errc errc);
+  void wake_leg_waiters();
+
+  // machine_ops.cpp
+  bool has_room(unsigned leg) const noexcept { return !legs_[leg].free_ops.empty(); }
+  void send(Slot slot, unsigned leg, Kind kind, bool own_buffer);
+  void op_ended(const Event& event);
+  /// How an op failed: it ended (`error`, also `cancelled`), or it may still land (`lost` with its
+  /// session, or out of `time`).
+  enum class Fail : std::uint8_t { error, lost, time };
+  void op_ok(Slot slot, unsigned leg);
+  void op_failed(unsigned leg, std::uint32_t index, Fail how, Errc errc);
+  void write_failed(unsigned leg, std::uint32_t index, Fail how);
+  void read_failed(unsigned leg, std::uint32_t index, Fail how);
+  void op_timeout(unsigned leg, std::uint32_t index, bool hard);
+  bool alone(const Op& op, unsigned leg) const noexcept;
+  void make_zombie(unsigned leg, std::uint32_t index, bool locks);
+  void resolve(unsigned leg, std::uint32_t index);
+  void abandon(unsigned leg, std::uint32_t index);
+  void retire(unsigned leg, std::uint32_t index);
+  void free_op(unsigned leg, std::uint32_t index);
+  void push_work(Slot slot);
+
+  // machine_legs.cpp
+  enum class Why : std::uint8_t { timeout, error, lost, person };
+  void leg_out(unsigned leg, Why why, Errc errc);
+  void leave_op(unsigned leg, std::uint32_t index);
+  void lose_unflushed(unsigned leg);
+  void enter_fencing(unsigned leg);
+  void send_fences();
+  void fence_ended(unsigned leg, FenceEnd end);
+  void proven(unsigned leg);
+  void opened(unsigned leg, bool ok);
+  void leg_time(unsigned leg);
+  void removed_now(unsigned leg);
+  void idle_suspect(unsigned leg);
+  void set_leg_state(unsigned leg, LegState state);
+
+  // machine_flush.cpp
+  void start_flush(Slot slot);
+  void advance_flush(Slot slot);
+  void flush_failed(unsigned leg, std::uint32_t index, Fail how, Errc errc);
+  void maintain();
+  void want_flush();
+  void clean_pass();
+  void clean_some();
+  bool cleanable(const Region& g) const noexcept;
+
+  // machine_copy.cpp
+  void start_copies();
+  bool pick_region(std::uint64_t& found);
+  void copy_chunk(Slot slot);
+  void copy_granted(Slot slot);
+  void advance_copy(Slot slot);
+  void copy_write_failed(unsigned leg, std::uint32_t index, Fail how);
+  void end_copy(Slot slot);
+  void stop_copying(std::uint64_t r, LegMask legs);
+  void stop_copying_leg(unsigned leg);
+  void settle_copied();
+  void leg_synced(LegMask legs);
+  Copy& copy_of(Slot slot) { return copies_[slot - config_.max_requests]; }
+  bool copies_idle() const noexcept;
+
+  // machine_scrub.cpp
+  void start_scrub(Scrub how);
+  void stop_scrub(bool finished);
+  void scrub_next();
+  void scrub_granted(Slot slot);
+  void advance_scrub(Slot slot);
+  void compared(Slot slot, LegMask differ);
+  void end_scrub_chunk(Slot slot);
+
+  // machine_start.cpp
+  void start(bool force);
+  void assemble(bool waited);
+  void assemble_degraded(LegMask up);
+  void refuse(std::string why, LegMask missing);
+  void choose_sources();
+  void serve();
+  void suspend();
+  void resume();
+  void quiesce();
+  void stop();
+  void stop_step();
+
+  const Config config_;
+  RegionLog log_;
+  unsigned shift_ = 0;
+  std::unique_ptr<Region[], Free> regions_;
+  std::vector<Leg> legs_;
+  std::vector<Request> requests_;
+  std::vector<LockList> buckets_;
+  Slot scrub_slot_ = 0;
+  Slot flush_slot_ = 0;
+
+  Actions* out_ = nullptr;
+  Time now_ = 1;
+  Time deadline_ = never;
+  std::vector<Slot> work_;
+  bool kick_ = false;  ///< something changed that recovery or cleaning may wait for
+
+  LegMask present_ = 0;
+  LegMask up_ = 0;
+  unsigned round_robin_ = 0;
+  std::uint64_t next_flush_ = 1;
+  Ticket stale_ticket_ = 0;  ///< of the newest STALE mark
+  std::uint64_t epoch_ = 0;
+
+  WaitList log_waiters_;
+  WaitList leg_waiters_;
+  HedgeList hedges_;
+  std::uint32_t waiting_ = 0;  ///< in leg_waiters_
+  std::uint32_t in_flight_ = 0;
+  bool log_failing_ = false;
+  Time log_retry_ = never;
+  bool all_failed_noted_ = false;
+
+  Phase phase_ = Phase::fresh;
+  bool suspending_ = false;
+  bool force_ = false;
+  Time assemble_until_ = never;
+  bool choosing_ = false;  ///< B2's marks are on their way
+  bool started_ = false;   ///< Action::started is out
+  std::string refusal_;
+  enum class Stopping : std::uint8_t { no, flushing, closing };
+  Stopping stopping_ = Stopping::no;
+
+  Pace pace_;
+  std::vector<Copy> copies_;
+  std::vector<Copied> copied_;
+  std::uint64_t copy_cursor_ = 0;
+  bool copy_stuck_ = false;
+  Time copy_retry_ = never;
+  bool resyncing_ = false;
+  std::uint64_t copied_bytes_ = 0;
+
+  bool flush_wanted_ = false;
+  Time clean_at_ = never;
+  std::uint64_t clean_before_ = 0;  ///< regions written before this flush number are cleaned
+  std::uint64_t clean_mark_ = 0;
+  std::uint64_t clean_cursor_ = ~std::uint64_t{0};
+
+  bool scrubbing_ = false;
+  Scrub scrub_how_ = Scrub::check;
+  std::uint64_t scrub_at_ = 0;
+  std::uint64_t scrub_found_ = 0;
+  LegMask scrub_legs_ = 0;
+  Time scrub_began_ = 0;
+  std::vector<Mismatch> mismatches_;
+
+  std::uint64_t degraded_writes_ = 0;
+  std::uint64_t hedged_reads_ = 0;
+  std::uint64_t retried_reads_ = 0;
+  std::uint64_t log_commits_ = 0;
+};
+
+}  // namespace blockloom::mirror
