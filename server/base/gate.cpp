@@ -19,7 +19,14 @@ std::uint64_t IoGate::inside() const noexcept {
   std::int64_t sum = 0;
   for (const Shard& shard : shards_)
     sum += shard.inside.load(std::memory_order_seq_cst);
-  return sum > 0 ? static_cast<std::uint64_t>(sum) : 0;
+  return sum > 0 ? static_cast<std::uint64_t>(sum) & 0xffffffff : 0;
+}
+
+std::uint64_t IoGate::marked() const noexcept {
+  std::int64_t sum = 0;
+  for (const Shard& shard : shards_)
+    sum += shard.inside.load(std::memory_order_seq_cst);
+  return sum > 0 ? static_cast<std::uint64_t>(sum) >> 32 : 0;
 }
 
 void IoGate::wake() noexcept {

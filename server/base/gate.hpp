@@ -24,12 +24,15 @@ class IoGate {
   IoGate(const IoGate&) = delete;
   IoGate& operator=(const IoGate&) = delete;
 
+  /// Some of those inside can be marked, and are counted apart, at no further cost.
+  enum class Mark : std::int64_t { no = 1, yes = (std::int64_t{1} << 32) + 1 };
+
   /// False when the gate is closed: the caller is not inside.
-  bool enter(std::size_t shard) noexcept {
-    shards_[shard].inside.fetch_add(1, std::memory_order_seq_cst);
+  bool enter(std::size_t shard, Mark mark = Mark::no) noexcept {
+    shards_[shard].inside.fetch_add(static_cast<std::int64_t>(mark), std::memory_order_seq_cst);
     if (!closed_.load(std::memory_order_seq_cst)) [[likely]]
       return true;
-    exit(shard);
+    exit(shard, mark);
     return false;
   }
 
@@ -38,8 +41,13 @@ class IoGate {
     shards_[shard].inside.fetch_add(1, std::memory_order_seq_cst);
   }
 
-  void exit(std::size_t shard) noexcept {
-    shards_[shard].inside.fetch_sub(1, std::memory_order_seq_cst);
+  /// Takes the mark back from one who stays inside.
+  void unmark(std::size_t shard) noexcept {
+    shards_[shard].inside.fetch_sub(std::int64_t{1} << 32, std::memory_order_seq_cst);
+  }
+
+  void exit(std::size_t shard, Mark mark = Mark::no) noexcept {
+    shards_[shard].inside.fetch_sub(static_cast<std::int64_t>(mark), std::memory_order_seq_cst);
     if (closed_.load(std::memory_order_seq_cst)) [[unlikely]]
       wake();
   }
@@ -53,6 +61,8 @@ class IoGate {
 
   /// Those inside now; exact only while the gate is closed.
   std::uint64_t inside() const noexcept;
+  /// Of those, the marked ones. Zero is exact once all newcomers come without the mark.
+  std::uint64_t marked() const noexcept;
 
  private:
   struct alignas(64) Shard {

@@ -3,6 +3,17 @@
 #include <limits>
 
 namespace blockloom {
+namespace {
+
+bool modifies(Op op) noexcept {
+  return op == Op::write || op == Op::trim || op == Op::zero;
+}
+
+IoGate::Mark mark_of(bool writes) noexcept {
+  return writes ? IoGate::Mark::yes : IoGate::Mark::no;
+}
+
+}  // namespace
 
 Device::Device(std::string name, std::string uuid, std::uint32_t minor, DeviceLimits limits,
                Services services)
@@ -21,8 +32,11 @@ Device::~Device() {
 
 Submit Device::submit(Request& request) noexcept {
   const std::size_t shard = this_thread_shard();
-  if (!gate_.enter(shard)) [[unlikely]]
+  const bool writes = modifies(request.op);
+  if (!gate_.enter(shard, mark_of(writes))) [[unlikely]]
     return queue_or_refuse(request);
+  if (writes && ranges_.tracking() && !ranges_.admit(request, shard)) [[unlikely]]
+    return Submit::pending;
   request.device = this;
   request.shard = static_cast<std::uint8_t>(shard);
   request.start_ns = IoAccount::start_time();
@@ -41,8 +55,7 @@ Errc Device::check(const Request& request) const noexcept {
     return Errc::invalid;
   const Bytes size = live_->size();
   if (request.length > size || request.offset > size - request.length) return Errc::out_of_range;
-  const bool modifies = request.op == Op::write || request.op == Op::trim || request.op == Op::zero;
-  if (modifies && live_->read_only()) return Errc::read_only;
+  if (modifies(request.op) && live_->read_only()) return Errc::read_only;
   return Errc::ok;
 }
 
@@ -56,7 +69,16 @@ Submit Device::finished(Request& request) noexcept {
     request.status = owed_flush_.exchange(Errc::ok);
   account_.end(request.shard, request.op, request.length, request.status, request.start_ns);
   // Outside the gate before the frontend hears of it: until then it holds the device open.
-  gate_.exit(request.shard);
+  if (request.listed) [[unlikely]] {
+    ranges_.ended(request);
+    gate_.exit(request.shard);
+  } else if (modifies(request.op)) {
+    gate_.exit(request.shard, IoGate::Mark::yes);
+    if (ranges_.draining()) [[unlikely]]
+      ranges_.unlisted_gone();
+  } else {
+    gate_.exit(request.shard);
+  }
   return Submit::done;
 }
 
@@ -87,6 +109,7 @@ Submit Device::queue_or_refuse(Request& request) noexcept {
       request.prev_queued = queue_tail_;
       (queue_tail_ != nullptr ? queue_tail_->next_queued : queue_head_) = &request;
       queue_tail_ = &request;
+      request.queued = true;
       ++queued_;
       if (!arm_queue_timer_locked()) {
         // Nothing would bound its wait: the first of the queue is refused.
@@ -107,9 +130,7 @@ void Device::open_gate() noexcept {
     std::lock_guard lock(queue_mutex_);
     if (dead_.load() != Errc::ok) return;
     gate_.open();
-    request = std::exchange(queue_head_, nullptr);
-    queue_tail_ = nullptr;
-    queued_ = 0;
+    request = take_queue_locked();
     timer = std::exchange(queue_timer_, 0);
   }
   if (timer != 0) services_.timers->cancel(timer);
@@ -124,9 +145,7 @@ void Device::fail_queue(Errc status) noexcept {
   Request* request = nullptr;
   {
     std::lock_guard lock(queue_mutex_);
-    request = std::exchange(queue_head_, nullptr);
-    queue_tail_ = nullptr;
-    queued_ = 0;
+    request = take_queue_locked();
   }
   while (request != nullptr) {
     Request& next = *request;
@@ -140,7 +159,24 @@ void Device::unlink_locked(Request& request) noexcept {
   Request* const next = request.next_queued;
   (request.prev_queued != nullptr ? request.prev_queued->next_queued : queue_head_) = next;
   (next != nullptr ? next->prev_queued : queue_tail_) = request.prev_queued;
+  request.queued = false;
   --queued_;
+}
+
+bool Device::withdraw(Request& request) noexcept {
+  std::lock_guard lock(queue_mutex_);
+  if (!request.queued) return false;
+  unlink_locked(request);
+  request.status = Errc::cancelled;
+  return true;
+}
+
+Request* Device::take_queue_locked() noexcept {
+  queue_tail_ = nullptr;
+  queued_ = 0;
+  for (Request* request = queue_head_; request != nullptr; request = request->next_queued)
+    request->queued = false;
+  return std::exchange(queue_head_, nullptr);
 }
 
 bool Device::arm_queue_timer_locked() noexcept {

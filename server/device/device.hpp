@@ -14,6 +14,7 @@
 #include "server/base/gate.hpp"
 #include "server/base/timer_queue.hpp"
 #include "server/base/units.hpp"
+#include "server/device/range_lock.hpp"
 #include "server/device/request.hpp"
 #include "server/device/table.hpp"
 #include "server/leg/account.hpp"
@@ -83,6 +84,22 @@ class Device : public std::enable_shared_from_this<Device> {
   /// allowed; queues it while suspended; hands it to the live table. The caller holds the device
   /// open until the request has ended.
   Submit submit(Request& request) noexcept;
+
+  /// Takes a request back that waits for a resume: true, and it has ended with Errc::cancelled;
+  /// neither complete nor retry runs. False: it is not in the queue (any more). Any thread; the
+  /// request is in place.
+  bool withdraw(Request& request) noexcept;
+
+  /// Errc::ok, or with what every request ends since the device was removed by force, or the
+  /// engine stops.
+  Errc dead() const noexcept { return dead_.load(std::memory_order_relaxed); }
+
+  /// Keeps all other writers out of a range, whatever frontend they come from, but not those of
+  /// a device below this one that somebody writes directly. Any thread; the caller holds the
+  /// device open until release() has returned. Waits (pending) for the writers already there.
+  Submit hold(RangeHold& hold) noexcept { return ranges_.hold(hold); }
+  /// Ends a hold that was granted. Parked writers' retry runs in here.
+  void release(RangeHold& hold) noexcept { ranges_.release(hold); }
 
   Bytes size() const noexcept { return Bytes(size_.load(std::memory_order_relaxed)); }
   bool read_only() const noexcept { return read_only_.load(std::memory_order_relaxed); }
@@ -172,6 +189,7 @@ class Device : public std::enable_shared_from_this<Device> {
   void fail_queue(Errc status) noexcept;
   bool arm_queue_timer_locked() noexcept;
   void unlink_locked(Request& request) noexcept;
+  Request* take_queue_locked() noexcept;
   void expire_queue();
   void arm_lease(Duration lease);
   void lease_ended(std::uint64_t generation);
@@ -186,7 +204,8 @@ class Device : public std::enable_shared_from_this<Device> {
   const Services services_;
 
   // Read by every request.
-  IoGate gate_;
+  IoGate gate_;  // marks those that write
+  RangeLock ranges_{gate_};
   std::atomic<std::uint64_t> size_{0};
   std::atomic<bool> read_only_{false};
   std::atomic<Errc> dead_{Errc::ok};

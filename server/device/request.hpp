@@ -44,7 +44,8 @@ struct Request {
   Request* next_queued = nullptr;
   Request* prev_queued = nullptr;
   bool listed = false;  // by the range lock
-  Io io;  ///< the only piece of a request that needs no splitting
+  bool queued = false;  // until the device is resumed
+  Io io;                ///< the only piece of a request that needs no splitting
 };
 
 }  // namespace blockloom

@@ -21,6 +21,26 @@ TEST_CASE("an open gate lets in, a closed one turns back") {
   gate.exit(0);
 }
 
+TEST_CASE("the marked are counted apart, and may lose their mark inside") {
+  IoGate gate;
+  REQUIRE(gate.enter(1, IoGate::Mark::yes));
+  REQUIRE(gate.enter(2, IoGate::Mark::yes));
+  REQUIRE(gate.enter(2));
+  CHECK(gate.inside() == 3);
+  CHECK(gate.marked() == 2);
+  gate.unmark(2);
+  CHECK(gate.inside() == 3);
+  CHECK(gate.marked() == 1);
+  gate.exit(2);
+  gate.exit(2);
+  gate.close();
+  CHECK_FALSE(gate.enter(1, IoGate::Mark::yes));
+  CHECK(gate.marked() == 1);
+  gate.exit(1, IoGate::Mark::yes);
+  CHECK(gate.inside() == 0);
+  CHECK(gate.marked() == 0);
+}
+
 TEST_CASE("wait_idle says whether everyone left in time") {
   IoGate gate;
   REQUIRE(gate.enter(1));
