@@ -19,6 +19,7 @@ namespace blockloom {
 
 class LogicalUnit;
 class LogicalUnits;
+struct UnitState;
 
 /// How a device is presented as a logical unit.
 struct UnitOptions {
@@ -75,9 +76,9 @@ class LogicalUnits : public std::enable_shared_from_this<LogicalUnits> {
 
   BufferPool& buffers() noexcept { return buffers_; }
   const Options& options() const noexcept { return options_; }
+  TimerQueue& worker() noexcept { return worker_; }
 
  private:
-  friend class LogicalUnit;
   LogicalUnits(Registry& registry, Options options);
 
   Registry& registry_;
@@ -99,14 +100,13 @@ class LogicalUnit {
   const UnitOptions& options() const noexcept;
   UnitInfo info() const;
 
+  /// For the unit's own files.
+  UnitState& state() const noexcept { return *state_; }
+
  private:
   friend class LogicalUnits;
-  friend class Nexus;
-  friend class ScsiTarget;
-  friend struct NexusLun;
-  struct State;
-  explicit LogicalUnit(std::unique_ptr<State> state);
-  const std::unique_ptr<State> state_;
+  explicit LogicalUnit(std::unique_ptr<UnitState> state);
+  const std::unique_ptr<UnitState> state_;
 };
 
 }  // namespace blockloom

@@ -12,11 +12,13 @@
 
 #include "server/base/error.hpp"
 #include "server/iscsi/logical_unit.hpp"
+#include "server/iscsi/reservations.hpp"
 #include "server/iscsi/scsi_task.hpp"
 
 namespace blockloom {
 
 class ScsiTarget;
+struct LunEntry;
 
 /// Both ends of a session, as persistent reservations and their reports know them (SPC-4 7.6.4,
 /// RFC 7143 4.4.1).
@@ -46,6 +48,11 @@ class Nexus : public std::enable_shared_from_this<Nexus> {
 
   const NexusId& id() const noexcept { return id_; }
   ScsiTarget& target() const noexcept { return *target_; }
+  NexusListener* listener() const noexcept { return listener_; }
+  /// Both ends, as reservations know them.
+  const NexusPorts& ports() const noexcept { return ports_; }
+  /// The LUNs that it sees now, ascending.
+  std::vector<std::shared_ptr<NexusLun>> luns() const;
 
   /// Takes a command in: LUN, unit attention, reservation, CDB, range are checked here, before
   /// any data is asked for. The task is in its task set from now on.
@@ -62,15 +69,15 @@ class Nexus : public std::enable_shared_from_this<Nexus> {
 
  private:
   friend class ScsiTarget;
-  friend class LogicalUnit;
   Nexus(std::shared_ptr<ScsiTarget> target, NexusId id, NexusListener* listener);
   std::shared_ptr<NexusLun> find(std::uint64_t lun) const noexcept;
-  Submit manage_all(TaskManagement& management) noexcept;
+  void set_luns(const std::vector<LunEntry>& luns, scsi::Asc why);
 
   const std::shared_ptr<ScsiTarget> target_;
   const NexusId id_;
+  const NexusPorts ports_;
   NexusListener* const listener_;
-  mutable std::mutex mutex_;                     // innermost but for a listener's
+  mutable std::mutex mutex_;                     // never held with a unit's
   std::vector<std::shared_ptr<NexusLun>> luns_;  // by LUN
   std::shared_ptr<NexusLun> no_lun_;             // what answers where there is no LUN
   bool lost_ = false;
@@ -89,6 +96,7 @@ class ScsiTarget : public std::enable_shared_from_this<ScsiTarget> {
   ~ScsiTarget();
 
   const std::string& name() const noexcept { return name_; }
+  LogicalUnits& units() const noexcept { return *units_; }
 
   /// Replaces the LUN map. Every nexus hears REPORTED LUNS DATA HAS CHANGED; tasks to a LUN that
   /// went are aborted as by a reset.
@@ -102,7 +110,6 @@ class ScsiTarget : public std::enable_shared_from_this<ScsiTarget> {
 
  private:
   friend class Nexus;
-  friend class LogicalUnit;
   ScsiTarget(std::string name, std::shared_ptr<LogicalUnits> units);
 
   const std::string name_;

@@ -16,6 +16,8 @@ namespace blockloom {
 class LogicalUnit;
 class Nexus;
 struct NexusLun;
+struct UnitState;
+enum class TaskNext : std::uint8_t;
 struct ScsiTask;
 struct TaskManagement;
 
@@ -73,9 +75,9 @@ struct ScsiTask {
   /// command gave way to others. Posts; run_again() may not be called from inside.
   void (*again)(ScsiTask&) noexcept = nullptr;
   /// Only between wants_data and proceed(), at most once, on any thread: the task was aborted.
-  /// Posts; when nothing will write to `data` any more the transport calls abandon(), which it
-  /// may not do from inside. Not before: task management waits for it. proceed() instead of
-  /// abandon() is right as well, and returns ended.
+  /// Runs under a lock, so it only posts; when nothing will write to `data` any more the transport
+  /// calls abandon(), and task management waits for that. proceed() instead of abandon() is right
+  /// as well, and returns ended.
   void (*stop)(ScsiTask&) noexcept = nullptr;
   void* owner = nullptr;  ///< the transport's
 
@@ -89,6 +91,9 @@ struct ScsiTask {
 
   // --- results, valid once the task has ended -------------------------------------------------
   bool aborted = false;  ///< no response is sent (SAM-5 7.2; the TAS bit is 0)
+  /// `stop` was called: where proceed() or abandon() crossed with it, what it posted is still on
+  /// its way, and the task is not reused before that has arrived.
+  bool stop_told = false;
   scsi::Status status = scsi::Status::good;
   std::uint32_t data_in_length = 0;  ///< at most expected_in; send it whatever the status is
   std::uint8_t sense_length = 0;     ///< 0, or the sense data's of a CHECK CONDITION
@@ -111,19 +116,31 @@ struct ScsiTask {
   void reset() noexcept;
 
   // --- the logical unit's, while it has the task ----------------------------------------------
-  enum class Phase : std::uint8_t { idle, waiting_data, blocked, running, ended };
-  Phase phase = Phase::idle;
-  bool abort_asked = false;
+  enum class Phase : std::uint8_t { idle, waiting_data, stopping, running, ended };
+  using Step = TaskNext (*)(UnitState&, ScsiTask&);
+
+  std::atomic<Phase> phase{Phase::idle};
+  std::atomic<bool> abort_asked{false};
+  bool enabled = false;   // its turn in the task set has come
+  bool blocked = false;   // it waits for that, with nothing else under way
+  bool resubmit = false;  // the device told the request to come again
+  bool holding = false;   // `hold` is held
+  std::uint64_t sequence = 0;
   std::shared_ptr<NexusLun> path;
   ScsiTask *next_task = nullptr, *prev_task = nullptr;  // in the task set, oldest first
-  TaskManagement* waited_for_by = nullptr;
-  Request request;  // of the step under way
-  RangeHold hold;   // COMPARE AND WRITE, ORWRITE
-  std::uint64_t lba = 0, blocks = 0;
-  std::uint64_t position = 0;  // of a command in several steps
-  std::uint8_t step = 0;
+  Step next = nullptr;                                  // where the command goes on
+  Request request;                                      // of the step under way
+  std::atomic<Device*> device{nullptr};                 // where it goes
+  RangeHold hold;
+  std::uint64_t lba = 0, blocks = 0, position = 0;
+  std::uint32_t flags = 0;
   DataBuffer scratch;                       // what is compared with, or copied through
   std::unique_ptr<struct TaskExtra> extra;  // of rare commands
+
+  ScsiTask();
+  ~ScsiTask();
+  ScsiTask(const ScsiTask&) = delete;
+  ScsiTask& operator=(const ScsiTask&) = delete;
 };
 
 /// SAM-5 chapter 7, with iSCSI's numbers (RFC 7143 11.5.1); the last is the transport's own.
@@ -161,7 +178,9 @@ struct TaskManagement {
 
   TaskResponse response = TaskResponse::complete;  ///< when it has ended
 
-  std::atomic<std::uint32_t> left{0};  ///< the logical unit's
+  // The logical unit's.
+  std::atomic<std::uint32_t> left{0};
+  TaskManagement* next_done = nullptr;
 };
 
 }  // namespace blockloom
