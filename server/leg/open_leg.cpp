@@ -6,6 +6,8 @@
 #include "server/leg/file_leg.hpp"
 #include "server/leg/leg.hpp"
 #include "server/leg/memory_leg.hpp"
+#include "server/leg/nbd_leg.hpp"
+#include "server/leg/nbd_uri.hpp"
 #include "server/leg/uri.hpp"
 
 namespace blockloom {
@@ -32,10 +34,10 @@ Error unknown(std::string_view uri) {
   if (colon == uri.npos || uri.find('/') < colon)
     return {Errc::invalid,
             fmt::format("leg {}: expected an absolute path, or a URI that starts with file://, "
-                        "mem:, dev: or fault:",
+                        "mem:, dev:, fault: or nbd://",
                         quoted(uri))};
   return {Errc::not_supported,
-          fmt::format("leg {}: scheme {} is unknown: expected file, mem, dev or fault", quoted(uri),
+          fmt::format("leg {}: scheme {} is unknown: expected file, mem, dev, fault or nbd", quoted(uri),
                       quoted(uri.substr(0, colon)))};
 }
 
@@ -43,6 +45,7 @@ Result<std::shared_ptr<Leg>> open_plain(std::string_view uri, bool read_only, Le
   if (uri.starts_with('/') || uri.starts_with("file:")) return open_file_leg(uri, read_only);
   if (uri.starts_with("mem:")) return open_memory_leg(uri, read_only, context);
   if (uri.starts_with(device_scheme)) return open_device(uri, read_only, context);
+  if (is_nbd_uri(uri)) return open_nbd_leg(uri, read_only);
   return unknown(uri);
 }
 

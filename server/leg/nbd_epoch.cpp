@@ -1,0 +1,53 @@
+#include "server/leg/nbd_epoch.hpp"
+
+#include <charconv>
+
+#include <fmt/format.h>
+
+namespace blockloom {
+namespace {
+
+constexpr std::string_view separator = ";epoch=";
+constexpr std::string_view marker = "blockloom-epoch: ";
+
+std::optional<std::uint64_t> number(std::string_view text) {
+  std::uint64_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || end != text.data() + text.size()) return std::nullopt;
+  return value;
+}
+
+}  // namespace
+
+std::string epoch_export(std::string_view name, std::uint64_t epoch) {
+  return fmt::format("{}{}{}", name, separator, epoch);
+}
+
+std::string epoch_query(std::string_view name) {
+  return fmt::format("{}{}?", name, separator);
+}
+
+Result<EpochExport> parse_epoch_export(std::string_view name) {
+  const auto at = name.rfind(separator);
+  if (at == name.npos) return EpochExport{name, EpochExport::Kind::none, 0};
+  const std::string_view value = name.substr(at + separator.size());
+  const std::string_view device = name.substr(0, at);
+  if (value == "?") return EpochExport{device, EpochExport::Kind::query, 0};
+  const auto epoch = number(value);
+  if (!epoch || *epoch == 0)
+    return Error{Errc::invalid, fmt::format("export {}: expected a number from 1 on after '{}'",
+                                            quoted(name), separator)};
+  return EpochExport{device, EpochExport::Kind::epoch, *epoch};
+}
+
+std::string epoch_description(std::uint64_t epoch, std::string_view description) {
+  return fmt::format("{}{}{}{}", marker, epoch, description.empty() ? "" : " ", description);
+}
+
+std::optional<std::uint64_t> epoch_in_description(std::string_view description) {
+  if (!description.starts_with(marker)) return std::nullopt;
+  description.remove_prefix(marker.size());
+  return number(description.substr(0, description.find(' ')));
+}
+
+}  // namespace blockloom

@@ -1,0 +1,191 @@
+#include "server/leg/nbd_handle.hpp"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdlib>
+#include <string_view>
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <libnbd.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+namespace blockloom {
+namespace {
+
+// A link whose peer does not even acknowledge is given up after this time.
+constexpr int keepalive_idle_s = 5, keepalive_interval_s = 5, keepalive_probes = 3;
+constexpr unsigned user_timeout_ms = 20'000;
+
+constexpr std::uint32_t largest_payload = 32U << 20;  // what a server takes that says nothing
+constexpr std::uint32_t largest_block = 64U << 10;    // the protocol's
+
+/// libnbd's last error in this thread, without the name of the function that hit it.
+Error nbd_error() {
+  const char* text = nbd_get_error();
+  std::string_view message = text != nullptr ? text : "unknown error";
+  if (const auto colon = message.find(": "); message.starts_with("nbd_") && colon != message.npos)
+    message.remove_prefix(colon + 2);
+  const Errc code = from_errno(nbd_get_errno());
+  return {code == Errc::ok ? Errc::io : code, std::string(message)};
+}
+
+bool set_up(nbd_handle* h, const NbdUri& uri, const std::string& export_name) {
+  bool ok = nbd_set_export_name(h, export_name.c_str()) == 0 && nbd_set_full_info(h, true) == 0 &&
+            nbd_add_meta_context(h, LIBNBD_CONTEXT_BASE_ALLOCATION) == 0 &&
+            nbd_set_tls(h, uri.tls ? LIBNBD_TLS_REQUIRE : LIBNBD_TLS_DISABLE) == 0;
+  if (!uri.tls) return ok;
+  ok = ok && nbd_set_tls_verify_peer(h, uri.tls_verify_peer) == 0;
+  if (!uri.user.empty()) ok = ok && nbd_set_tls_username(h, uri.user.c_str()) == 0;
+  if (!uri.tls_certificates.empty())
+    ok = ok && nbd_set_tls_certificates(h, uri.tls_certificates.c_str()) == 0;
+  if (!uri.tls_psk_file.empty()) ok = ok && nbd_set_tls_psk_file(h, uri.tls_psk_file.c_str()) == 0;
+  return ok;
+}
+
+int begin(nbd_handle* h, const NbdUri& uri) {
+  switch (uri.transport) {
+    case NbdUri::Transport::tcp:
+      return nbd_aio_connect_tcp(h, uri.host.c_str(), std::to_string(uri.port).c_str());
+    case NbdUri::Transport::unix_socket:
+      return nbd_aio_connect_unix(h, uri.socket.c_str());
+    case NbdUri::Transport::vsock:
+      return nbd_aio_connect_vsock(h, uri.cid, uri.port);
+  }
+  return -1;
+}
+
+/// Carries the handshake to its end.
+Result<void> shake_hands(nbd_handle* h, TimePoint deadline, const WakeFd& abort) {
+  using std::chrono::ceil;
+  using std::chrono::milliseconds;
+  while (nbd_aio_is_connecting(h) > 0 || nbd_aio_is_negotiating(h) > 0) {
+    const unsigned direction = nbd_aio_get_direction(h);
+    pollfd fds[2] = {{nbd_aio_get_fd(h), 0, 0}, {abort.fd(), POLLIN, 0}};
+    if (direction & LIBNBD_AIO_DIRECTION_READ) fds[0].events |= POLLIN;
+    if (direction & LIBNBD_AIO_DIRECTION_WRITE) fds[0].events |= POLLOUT;
+    const auto left = std::max<Duration>(deadline - Clock::now(), Duration(0));
+    const int n = poll(fds, 2, static_cast<int>(ceil<milliseconds>(left).count()));
+    if (n < 0 && errno != EINTR) return system_error("poll", errno);
+    if (fds[1].revents != 0) return Error{Errc::cancelled, "given up"};
+    if (n == 0)
+      return Error{Errc::timed_out, nbd_aio_is_connecting(h) > 0
+                                        ? "it does not answer"
+                                        : "it accepts, and then does not finish the handshake"};
+    if (n < 0 || fds[0].revents == 0) continue;
+    const bool write =
+        (direction & LIBNBD_AIO_DIRECTION_WRITE) != 0 &&
+        ((fds[0].revents & POLLOUT) != 0 || (direction & LIBNBD_AIO_DIRECTION_READ) == 0);
+    if ((write ? nbd_aio_notify_write(h) : nbd_aio_notify_read(h)) != 0) return nbd_error();
+  }
+  if (nbd_aio_is_ready(h) > 0) return {};
+  if (nbd_aio_is_closed(h) > 0) return Error{Errc::io, "it hung up during the handshake"};
+  return nbd_error();
+}
+
+bool yes(int answer) {
+  return answer > 0;
+}
+
+Result<NbdExport> ask(nbd_handle* h) {
+  NbdExport facts;
+  const std::int64_t size = nbd_get_size(h);
+  if (size < 0) return nbd_error();
+  facts.size = Bytes(static_cast<std::uint64_t>(size));
+  facts.read_only = yes(nbd_is_read_only(h));
+  facts.can_flush = yes(nbd_can_flush(h));
+  facts.can_fua = yes(nbd_can_fua(h));
+  facts.can_trim = yes(nbd_can_trim(h));
+  facts.can_zero = yes(nbd_can_zero(h));
+  facts.can_fast_zero = yes(nbd_can_fast_zero(h));
+  facts.can_cache = yes(nbd_can_cache(h));
+  facts.can_multi_conn = yes(nbd_can_multi_conn(h));
+  facts.can_tell_extents = yes(nbd_can_meta_context(h, LIBNBD_CONTEXT_BASE_ALLOCATION));
+
+  const std::int64_t min = nbd_get_block_size(h, LIBNBD_SIZE_MINIMUM);
+  const std::int64_t max = nbd_get_block_size(h, LIBNBD_SIZE_MAXIMUM);
+  if (min > 0) facts.min_block = static_cast<std::uint32_t>(std::min<std::int64_t>(min, 1U << 31));
+  if (facts.min_block > largest_block || (facts.min_block & (facts.min_block - 1)) != 0)
+    return Error{Errc::io, fmt::format("it asks for blocks of {} bytes: expected a power of two up "
+                                       "to {}",
+                                       min, largest_block)};
+  const std::uint32_t unit = std::max<std::uint32_t>(facts.min_block, sector_size);
+  if (max > 0)
+    facts.max_payload =
+        static_cast<std::uint32_t>(std::min<std::int64_t>(max, largest_payload)) / unit * unit;
+  if (facts.max_payload == 0)
+    return Error{Errc::io, fmt::format("it takes at most {} bytes at a time: expected {} or more",
+                                       max, unit)};
+  if (char* text = nbd_get_export_description(h)) {
+    facts.description = text;
+    std::free(text);
+  }
+  return facts;
+}
+
+/// A peer that is gone without a word is noticed by the kernel.
+void watch_link(int fd) {
+  const int on = 1;
+  setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+  setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+  setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &keepalive_idle_s, sizeof keepalive_idle_s);
+  setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &keepalive_interval_s, sizeof keepalive_interval_s);
+  setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &keepalive_probes, sizeof keepalive_probes);
+  setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &user_timeout_ms, sizeof user_timeout_ms);
+}
+
+}  // namespace
+
+OwnedFd::~OwnedFd() {
+  if (fd_ >= 0) close(fd_);
+}
+
+Result<WakeFd> WakeFd::create() {
+  const int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  if (fd < 0) return system_error("eventfd", errno);
+  return WakeFd(fd);
+}
+
+void WakeFd::wake() const noexcept {
+  const std::uint64_t one = 1;
+  // EAGAIN: the counter is full, and so the sleeper awake.
+  [[maybe_unused]] const auto n = write(fd_.get(), &one, sizeof one);
+}
+
+void WakeFd::drain() const noexcept {
+  std::uint64_t count = 0;
+  [[maybe_unused]] const auto n = read(fd_.get(), &count, sizeof count);
+}
+
+bool is_alive(const OwnedFd& socket) noexcept {
+  pollfd fd{socket.get(), POLLRDHUP, 0};
+  return poll(&fd, 1, 0) == 0;
+}
+
+void NbdHandleCloser::operator()(nbd_handle* handle) const noexcept {
+  nbd_close(handle);
+}
+
+Result<NbdLink> connect_nbd(const NbdUri& uri, const std::string& export_name, TimePoint deadline,
+                            const WakeFd& abort) {
+  NbdLink link;
+  link.handle.reset(nbd_create());
+  nbd_handle* h = link.handle.get();
+  if (h == nullptr || !set_up(h, uri, export_name)) return nbd_error();
+  if (begin(h, uri) != 0) return nbd_error();
+  if (auto r = shake_hands(h, deadline, abort); !r) return r.error();
+  auto facts = ask(h);
+  if (!facts) return facts.error();
+  link.facts = std::move(*facts);
+  link.socket = OwnedFd(fcntl(nbd_aio_get_fd(h), F_DUPFD_CLOEXEC, 0));
+  if (link.socket.get() < 0) return system_error("dup", errno);
+  if (uri.transport == NbdUri::Transport::tcp) watch_link(link.socket.get());
+  return link;
+}
+
+}  // namespace blockloom
