@@ -14,6 +14,7 @@
 #include "plugins/nbdkit/failure_log.hpp"
 #include "plugins/nbdkit/server.hpp"
 #include "server/base/log.hpp"
+#include "server/base/thread.hpp"
 #include "server/target/target.hpp"
 
 #define THREAD_MODEL NBDKIT_THREAD_MODEL_PARALLEL
@@ -115,10 +116,10 @@ void dump_plugin() noexcept {
     for (const TargetType& type : target_types())
       targets += fmt::format("{}{} v{}", targets.empty() ? "" : ", ", type.name, type.version);
     std::printf("blockloom_targets=%s\n", targets.c_str());
-    std::printf("blockloom_legs=file, mem, dev, fault\n");
+    std::printf("blockloom_legs=file, mem, dev, fault, nbd\n");
     std::printf(
         "blockloom_features=exports, multi-conn, fua, trim, zero, fast-zero, extents, "
-        "cache, swap, control, state\n");
+        "cache, swap, control, state, epochs\n");
     return 0;
   });
 }
@@ -158,7 +159,7 @@ void close(void* handle) noexcept {
 
 const char* export_description(void* handle) noexcept {
   return guarded<const char*>(nullptr, [=]() -> const char* {
-    const std::string text = connection_of(handle).device->info().description;
+    const std::string& text = connection_of(handle).description;
     return text.empty() ? nullptr : nbdkit_strdup_intern(text.c_str());
   });
 }
@@ -223,7 +224,14 @@ int carry(void* handle, Op op, void* data, std::uint32_t count, std::uint64_t of
   request.length = Bytes(count);
   request.data = static_cast<std::byte*>(data);
   request.extents = extents;
-  if (run(*connection.device, request) == Errc::ok) [[likely]]
+  const std::size_t shard = this_thread_shard();
+  if (!connection.gate->enter(connection.epoch, op, shard)) [[unlikely]] {
+    request.status = Errc::permission;
+    return fail(connection, request);
+  }
+  const Errc status = run(*connection.device, request);
+  connection.gate->exit(connection.epoch, op, shard);
+  if (status == Errc::ok) [[likely]]
     return 0;
   return fail(connection, request);
 }

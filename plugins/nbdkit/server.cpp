@@ -3,8 +3,16 @@
 #include <fmt/format.h>
 
 #include "server/base/log.hpp"
+#include "server/leg/nbd_epoch.hpp"
 
 namespace blockloom::nbd {
+namespace {
+
+/// For the requests of older epochs to end. A client that hangs up earlier finds it done when it
+/// comes back.
+constexpr Duration longest_epoch_wait = std::chrono::seconds(10);
+
+}  // namespace
 
 Result<void> Server::check_parameters() {
   Result<EngineOptions> options = parameters_.finish();
@@ -64,7 +72,9 @@ std::vector<Server::Export> Server::exports() const {
 }
 
 Result<Connection*> Server::open(std::string_view export_name, bool read_only) {
-  const std::string name = export_name.empty() ? default_export() : std::string(export_name);
+  Result<EpochExport> wanted = parse_epoch_export(export_name);
+  if (!wanted) return wanted.error();
+  const std::string name = wanted->device.empty() ? default_export() : std::string(wanted->device);
   if (name.empty())
     return Error{Errc::not_found,
                  "the client named no export and there is no default device: name one, or say "
@@ -74,11 +84,25 @@ Result<Connection*> Server::open(std::string_view export_name, bool read_only) {
   // Its size is asked once a connection: a client of a device without a table would keep the 0.
   if (!(*device)->live_table())
     return Error{Errc::busy, fmt::format("device '{}' has no live table yet", name)};
+  std::string description = (*device)->info().description;
+  std::shared_ptr<EpochGate> gate = epoch_gates_.of(**device);
+  if (wanted->kind == EpochExport::Kind::epoch) {
+    const auto raised = gate->raise(engine_->registry(), **device, wanted->epoch,
+                                    Clock::now() + longest_epoch_wait);
+    if (!raised) return raised.error();
+    description = epoch_description(wanted->epoch, description);
+  } else if (wanted->kind == EpochExport::Kind::query) {
+    read_only = true;
+    description = epoch_description((*device)->epoch(), description);
+  }
   const std::lock_guard lock(connections_mutex_);
   Connection& connection = connections_.emplace_back();
   connection.device = std::move(*device);
   connection.size = connection.device->size();
   connection.read_only = read_only || connection.device->read_only();
+  connection.gate = std::move(gate);
+  connection.epoch = wanted->epoch;
+  connection.description = std::move(description);
   return &connection;
 }
 

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "plugins/nbdkit/epochs.hpp"
 #include "plugins/nbdkit/parameters.hpp"
 #include "plugins/nbdkit/quit_watcher.hpp"
 #include "plugins/nbdkit/socket_hooks.hpp"
@@ -21,6 +22,9 @@ struct Connection {
   DeviceHandle device;
   Bytes size;
   bool read_only = false;
+  std::shared_ptr<EpochGate> gate;
+  std::uint64_t epoch = 0;  ///< it was opened as NAME;epoch=N; 0: as NAME
+  std::string description;  ///< what the client is told; nbdkit copies it
 };
 
 /// Everything the plugin holds, from .load to .unload. The callbacks in plugin.cpp turn nbdkit's
@@ -55,7 +59,9 @@ class Server {
   /// What clients may be told of: devices with a table.
   std::vector<Export> exports() const;
 
-  /// Opens a device for a client. The pointer stays valid until close().
+  /// Opens a device for a client: NAME, NAME;epoch=N or NAME;epoch=? (server/leg/nbd_epoch.hpp).
+  /// nbdkit opens and closes it for NBD_OPT_INFO as well, and cannot say which it is: so a question
+  /// about an epoch opens that epoch. The pointer stays valid until close().
   Result<Connection*> open(std::string_view export_name, bool read_only);
   void close(Connection* connection) noexcept;
 
@@ -66,6 +72,7 @@ class Server {
   QuitWatcher watcher_;
   SocketHooks socket_hooks_;
 
+  EpochGates epoch_gates_;
   std::mutex connections_mutex_;
   std::list<Connection> connections_;  // nbdkit does not close all of them when it quits
 };

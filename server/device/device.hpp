@@ -162,6 +162,9 @@ class Device : public std::enable_shared_from_this<Device> {
   void set_description(std::string text);
   void set_deferred_remove(bool on) noexcept { deferred_remove_ = on; }
   bool deferred_remove() const noexcept { return deferred_remove_; }
+  /// The highest epoch that clients fenced this device with; 0: none (mirror protocol, fences).
+  std::uint64_t epoch() const noexcept { return epoch_.load(); }
+  void set_epoch(std::uint64_t epoch) noexcept { epoch_ = epoch; }
   /// Remembers a table that could not be loaded at start, so that it is neither lost nor saved
   /// away; empty texts: it is loaded now.
   void set_failure(std::string saved_table, bool read_only, std::string why);
@@ -239,6 +242,7 @@ class Device : public std::enable_shared_from_this<Device> {
   std::atomic<std::uint32_t> open_count_{0};
   std::atomic<std::uint32_t> event_number_{0};
   std::atomic<bool> deferred_remove_{false};
+  std::atomic<std::uint64_t> epoch_{0};
 };
 
 }  // namespace blockloom

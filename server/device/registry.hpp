@@ -85,6 +85,10 @@ class Registry {
   Result<void> remove(std::string_view name, const RemoveOptions& options);
   Result<void> rename(std::string_view name, std::string_view new_name);
   Result<void> set_uuid(std::string_view name, std::string_view uuid);
+  /// Raises a device's epoch; durable when it returns ok. Without a store it is refused: an epoch
+  /// that a restart forgets fences nobody. Lower than the present one: Errc::invalid. One caller a
+  /// device at a time.
+  Result<void> store_epoch(Device& device, std::uint64_t epoch);
   Result<std::string> message(std::string_view name, Sectors sector,
                               std::span<const std::string> words);
 

@@ -45,6 +45,7 @@ SavedState Registry::snapshot() const {
       saved.inactive = inactive->table_text();
       saved.inactive_read_only = inactive->read_only();
     }
+    saved.epoch = device->epoch();
     state.devices.push_back(std::move(saved));
   }
   std::lock_guard lock(mutex_);
@@ -70,6 +71,26 @@ Result<void> Registry::save(std::string_view done) {
     return Error{r.code(), fmt::format("{}, but a restart would not know of it: {}", done,
                                        r.error().message)};
   return {};
+}
+
+Result<void> Registry::store_epoch(Device& device, std::uint64_t epoch) {
+  const std::string name = device.name();
+  const std::uint64_t before = device.epoch();
+  {
+    const std::lock_guard lock(save_mutex_);
+    if (!store_)
+      return Error{Errc::not_supported,
+                   fmt::format("device '{}': epoch {} cannot be kept over a restart: start the "
+                               "server with a state directory",
+                               name, epoch)};
+  }
+  if (epoch < before)
+    return Error{Errc::invalid,
+                 fmt::format("device '{}': epoch {} is over: it is at {}", name, epoch, before)};
+  device.set_epoch(epoch);
+  auto saved = save(fmt::format("device '{}' is at epoch {}", name, epoch));
+  if (!saved) device.set_epoch(before);
+  return saved;
 }
 
 // --- Starting ---------------------------------------------------------------------------------
@@ -133,6 +154,9 @@ Result<void> Registry::start(std::unique_ptr<StateStore> store,
     if (specs.contains(name) && !device->inactive.empty())
       if (auto r = load(name, device->inactive, device->inactive_read_only); !r)
         log_warning(fmt::format("its inactive table was dropped: {}", r.error().message));
+  // A device whose text changed in the configuration is still the one that was fenced.
+  for (const SavedDevice& device : saved.devices)
+    if (auto present = find(device.name)) present.value()->set_epoch(device.epoch);
   for (const DeviceSpec& spec : configured) {
     auto device = find(names[spec.name]);
     remember(spec, device ? device.value() : nullptr);

@@ -44,6 +44,11 @@ std::string text_of(const Json& object, const char* key) {
   return field != object.end() && field->is_string() ? field->get<std::string>() : std::string();
 }
 
+std::uint64_t number_of(const Json& object, const char* key) {
+  const auto field = object.find(key);
+  return field != object.end() && field->is_number_unsigned() ? field->get<std::uint64_t>() : 0;
+}
+
 bool flag_of(const Json& object, const char* key) {
   const auto field = object.find(key);
   return field != object.end() && field->is_boolean() && field->get<bool>();
@@ -61,7 +66,8 @@ std::string encode_state(const SavedState& state, std::uint64_t generation) {
                                {"table", d.table},
                                {"read_only", d.read_only},
                                {"inactive", d.inactive},
-                               {"inactive_read_only", d.inactive_read_only}});
+                               {"inactive_read_only", d.inactive_read_only},
+                               {"epoch", d.epoch}});
   body["configured"] = Json::array();
   for (const SavedConfigured& c : state.configured)
     body["configured"].push_back(
@@ -90,7 +96,7 @@ Result<std::pair<std::uint64_t, SavedState>> decode_state(std::string_view bytes
     if (!d.is_object() || text_of(d, "name").empty()) return corrupt("a device has no name");
     state.devices.push_back({text_of(d, "name"), text_of(d, "uuid"), text_of(d, "description"),
                              text_of(d, "table"), text_of(d, "inactive"), flag_of(d, "read_only"),
-                             flag_of(d, "inactive_read_only")});
+                             flag_of(d, "inactive_read_only"), number_of(d, "epoch")});
   }
   if (const auto configured = body.find("configured");
       configured != body.end() && configured->is_array())

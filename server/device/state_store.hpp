@@ -19,6 +19,7 @@ struct SavedDevice {
   std::string inactive;  ///< empty: none
   bool read_only = false;
   bool inactive_read_only = false;
+  std::uint64_t epoch = 0;  ///< that clients fenced it with
 
   bool operator==(const SavedDevice&) const = default;
 };
