@@ -60,6 +60,7 @@ def clang_format(root, paths):
 BELOW = {
     "proto/control": [],
     "proto/iscsi": [],
+    "proto/iscsi": [],
     "proto/scsi": [],
     "server/base": [],
     "server/leg": ["server/base"],
@@ -67,7 +68,7 @@ BELOW = {
     "server/device": ["server/target"],
     "server/iscsi": ["proto/iscsi", "proto/scsi", "server/device"],
     "server/control": ["proto/control", "server/device"],
-    "server/daemon": ["server/control"],
+    "server/daemon": ["server/control", "server/iscsi"],
     "plugins/nbdkit": ["server/daemon"],
     "clients": ["proto/control", "server/base"],
 }
