@@ -4,6 +4,7 @@
 #include "server/device/registry.hpp"
 #include "server/device/state_store.hpp"
 #include "server/device/transaction.hpp"
+#include "server/leg/secrets.hpp"
 
 namespace blockloom {
 namespace {
@@ -30,6 +31,7 @@ std::string stays_removed(std::string_view name) {
 // --- Saving -----------------------------------------------------------------------------------
 
 SavedState Registry::snapshot() const {
+  const RevealSecrets reveal;  // a table that is saved is loaded again
   SavedState state;
   for (const auto& device : list()) {
     if (device->deferred_remove()) continue;

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include "server/device/table.hpp"
+#include "server/leg/uri.hpp"
 
 namespace blockloom {
 namespace {
@@ -58,7 +59,7 @@ class Table::Builder final : public LegOpener {
           Errc::invalid,
           fmt::format("leg '{}' is too small: it has {} sectors, and the target needs {} from "
                       "sector {} on",
-                      uri, size.value, length.value, offset.value)};
+                      public_uri(uri), size.value, length.value, offset.value)};
     if (is_unnamed_memory(uri))
       if (auto r = check_alone(uri, offset, length); !r) return r.error();
     return known->second;

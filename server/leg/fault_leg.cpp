@@ -5,6 +5,8 @@
 
 #include <fmt/format.h>
 
+#include "server/leg/uri.hpp"
+
 namespace blockloom {
 namespace {
 
@@ -17,7 +19,7 @@ struct Half {
 }  // namespace
 
 FaultLeg::FaultLeg(std::string uri, std::vector<FaultRule> rules, std::shared_ptr<Leg> inner)
-    : Leg(uri),
+    : Leg(public_uri(uri)),
       inner_(std::move(inner)),
       prefix_(uri.substr(0, uri.find("]:") + 2)),
       rules_(std::move(rules)),
@@ -141,7 +143,8 @@ Result<std::shared_ptr<Leg>> wrap_in_faults(std::string_view uri, std::string_vi
                                             std::shared_ptr<Leg> inner) {
   auto parsed = parse_fault_rules(rules);
   if (!parsed)
-    return Error{parsed.code(), fmt::format("leg {}: {}", quoted(uri), parsed.error().message)};
+    return Error{parsed.code(),
+                 fmt::format("leg {}: {}", quoted(public_uri(uri)), parsed.error().message)};
   return std::shared_ptr<Leg>(
       std::make_shared<FaultLeg>(std::string(uri), std::move(*parsed), std::move(inner)));
 }

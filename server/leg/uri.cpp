@@ -107,4 +107,24 @@ bool split_fault_uri(std::string_view uri, std::string_view& rules, std::string_
   return true;
 }
 
+std::string public_uri(std::string_view text) {
+  constexpr std::string_view scheme = "iscsi://";
+  std::string result;
+  for (;;) {
+    const auto found = text.find(scheme);
+    if (found == text.npos) return result.append(text);
+    const auto start = found + scheme.size();
+    result.append(text.substr(0, start));
+    text.remove_prefix(start);
+    const std::string_view uri = text.substr(0, text.find_first_of(" \t\n?"));
+    // A password that holds a / breaks the grammar, and is to be hidden all the same.
+    const std::string_view authority = uri.substr(0, uri.find('/'));
+    const auto at = authority.find('@') != uri.npos ? authority.rfind('@') : uri.rfind('@');
+    const auto percent = uri.find('%');
+    if (at == uri.npos || percent == uri.npos || percent > at) continue;
+    result.append(text.substr(0, percent + 1)).append("***");
+    text.remove_prefix(at);
+  }
+}
+
 }  // namespace blockloom

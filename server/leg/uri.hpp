@@ -26,4 +26,8 @@ Result<std::string> percent_decode(std::string_view text);
 /// "fault:[RULES]:URI", cut into its parts. False when the brackets are not there.
 bool split_fault_uri(std::string_view uri, std::string_view& rules, std::string_view& inner);
 
+/// The text with the passwords of its URIs (iscsi://USER%PASSWORD@…) replaced by ***: for whatever
+/// people see.
+std::string public_uri(std::string_view text);
+
 }  // namespace blockloom
