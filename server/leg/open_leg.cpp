@@ -4,6 +4,7 @@
 
 #include "server/leg/fault_leg.hpp"
 #include "server/leg/file_leg.hpp"
+#include "server/leg/iscsi_leg.hpp"
 #include "server/leg/leg.hpp"
 #include "server/leg/memory_leg.hpp"
 #include "server/leg/nbd_leg.hpp"
@@ -34,11 +35,11 @@ Error unknown(std::string_view uri) {
   if (colon == uri.npos || uri.find('/') < colon)
     return {Errc::invalid,
             fmt::format("leg {}: expected an absolute path, or a URI that starts with file://, "
-                        "mem:, dev:, fault: or nbd://",
+                        "mem:, dev:, fault:, nbd:// or iscsi://",
                         quoted(uri))};
   return {Errc::not_supported,
-          fmt::format("leg {}: scheme {} is unknown: expected file, mem, dev, fault or nbd", quoted(uri),
-                      quoted(uri.substr(0, colon)))};
+          fmt::format("leg {}: scheme {} is unknown: expected file, mem, dev, fault, nbd or iscsi",
+                      quoted(uri), quoted(uri.substr(0, colon)))};
 }
 
 Result<std::shared_ptr<Leg>> open_plain(std::string_view uri, bool read_only, LegContext& context) {
@@ -46,6 +47,7 @@ Result<std::shared_ptr<Leg>> open_plain(std::string_view uri, bool read_only, Le
   if (uri.starts_with("mem:")) return open_memory_leg(uri, read_only, context);
   if (uri.starts_with(device_scheme)) return open_device(uri, read_only, context);
   if (is_nbd_uri(uri)) return open_nbd_leg(uri, read_only);
+  if (uri.starts_with("iscsi:")) return open_iscsi_leg(uri, read_only);
   return unknown(uri);
 }
 
@@ -53,8 +55,8 @@ Result<std::shared_ptr<Leg>> open_plain(std::string_view uri, bool read_only, Le
 
 Result<std::shared_ptr<Leg>> open_leg(std::string_view uri, bool read_only, LegContext& context) {
   if (uri.size() > max_uri)
-    return Error{Errc::limit,
-                 fmt::format("leg {}: expected at most {} bytes", quoted(uri), max_uri)};
+    return Error{Errc::limit, fmt::format("leg {}: expected at most {} bytes",
+                                          quoted(public_uri(uri)), max_uri)};
   struct Wrapper {
     std::string_view uri, rules;
   };
@@ -63,10 +65,11 @@ Result<std::shared_ptr<Leg>> open_leg(std::string_view uri, bool read_only, LegC
   for (std::string_view outer = uri; split_fault_uri(outer, rules, inner); outer = inner) {
     if (wrappers.size() == max_wrappers)
       return Error{Errc::limit, fmt::format("leg {}: expected at most {} fault wrappers",
-                                            quoted(uri), max_wrappers)};
+                                            quoted(public_uri(uri)), max_wrappers)};
     // Checked before anything is opened.
     if (auto parsed = parse_fault_rules(rules); !parsed)
-      return Error{parsed.code(), fmt::format("leg {}: {}", quoted(uri), parsed.error().message)};
+      return Error{parsed.code(),
+                   fmt::format("leg {}: {}", quoted(public_uri(uri)), parsed.error().message)};
     wrappers.push_back({outer, rules});
   }
   auto leg = open_plain(inner, read_only, context);

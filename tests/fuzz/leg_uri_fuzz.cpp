@@ -4,6 +4,7 @@
 #include <string_view>
 
 #include "server/leg/fault_rules.hpp"
+#include "server/leg/iscsi_uri.hpp"
 #include "server/leg/leg.hpp"
 #include "server/leg/uri.hpp"
 #include "tests/fuzz/demand.hpp"
@@ -18,6 +19,16 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     demand(count.value() >= 1 && count.value() <= 9);
   if (const auto decoded = percent_decode(text)) demand(decoded.value().size() <= size);
   (void)device_in_uri(text);
+
+  if (const auto iscsi = parse_iscsi_uri(text)) {
+    demand(!iscsi.value().host.empty() && iscsi.value().port != 0);
+    demand(iscsi.value().target.size() > 4 && iscsi.value().lun < 16384);
+    // A password that the text holds as it is stands nowhere in what is shown.
+    const std::string& password = iscsi.value().password;
+    const std::string marked = "%" + password + "@";
+    demand(password.empty() || public_uri(text).find(marked) == std::string::npos ||
+           password == "***");
+  }
 
   std::string_view rules, inner;
   if (split_fault_uri(text, rules, inner)) demand(rules.size() + inner.size() < size);

@@ -63,7 +63,7 @@ BELOW = {
     "proto/iscsi": [],
     "proto/scsi": [],
     "server/base": [],
-    "server/leg": ["server/base"],
+    "server/leg": ["server/base", "proto/iscsi"],
     "server/target": ["server/leg"],
     "server/device": ["server/target"],
     "server/iscsi": ["proto/iscsi", "proto/scsi", "server/device"],

@@ -35,12 +35,12 @@ TEST_CASE("dev: without a resolver is refused") {
 
 TEST_CASE("an unknown scheme is not supported, and the message says which exist") {
   LegContext context;
-  for (const std::string uri : {"iscsi://h/iqn/0", "rbd:pool/image"}) {
+  for (const std::string uri : {"http://h/disk", "rbd:pool/image"}) {
     const auto leg = open_leg(uri, false, context);
     REQUIRE_FALSE(leg);
     CHECK(leg.code() == Errc::not_supported);
     CHECK(leg.error().message == "leg '" + uri + "': scheme '" + uri.substr(0, uri.find(':')) +
-                                     "' is unknown: expected file, mem, dev, fault or nbd");
+                                     "' is unknown: expected file, mem, dev, fault, nbd or iscsi");
   }
 }
 
@@ -53,7 +53,7 @@ TEST_CASE("a relative path is refused as what it is") {
     CHECK(leg.error().message ==
           "leg '" + uri +
               "': expected an absolute path, or a URI that starts with file://, mem:, dev:, "
-              "fault: or nbd://");
+              "fault:, nbd:// or iscsi://");
   }
 }
 

@@ -127,7 +127,7 @@ TEST_CASE("a bad line is refused with the word and what was expected") {
       {"64 linear mem:64K -1", "linear: offset '-1'" + sectors},
       {"64 linear mem:64K 1s", "linear: offset '1s'" + sectors},
       {"64 linear rbd:a 0",
-       "leg 'rbd:a': scheme 'rbd' is unknown: expected file, mem, dev, fault or nbd"},
+       "leg 'rbd:a': scheme 'rbd' is unknown: expected file, mem, dev, fault, nbd or iscsi"},
       {"64 linear mem:64K 100", "leg too small"},
       {"64 zero 1", "zero: 1 argument: expected none"},
       {"64 error mem:64K 0", "error: 2 arguments: expected none"},
@@ -171,7 +171,7 @@ TEST_CASE("a bad line is refused with the word and what was expected") {
        "delay: milliseconds '4294967296': expected a number up to 4294967295"},
       {"64 delay mem:64K 0 1 none 0 1",
        "leg 'none': expected an absolute path, or a URI that starts with file://, mem:, dev:, "
-       "fault: or nbd://"},
+       "fault:, nbd:// or iscsi://"},
 
       {"64 flakey mem:64K 0 1",
        "flakey: 3 arguments: expected LEG OFFSET UP DOWN [COUNT FEATURE…]"},
