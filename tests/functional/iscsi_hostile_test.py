@@ -1,0 +1,643 @@
+"""iSCSI targets that lie, break the protocol, or are only slow to grant: an error, nothing worse."""
+
+import socket
+import struct
+import threading
+import time
+import unittest
+
+import harness
+from harness import MIB, wait_until
+from iscsi_script import ABORTED, BUSY, CHECK, CONFLICT, FULL, ScriptedTarget, sense
+from iscsi_target import Drive
+
+READS, WRITES = (0x28, 0x88), (0x2a, 0x8a)
+QUICK = "timeout=2s&login_timeout=1s&keepalive=5s"
+
+
+def once(*codes):
+    """A hook that deals with the first command of one of these codes, by the function given."""
+    def decorate(function):
+        left = [1]
+
+        def hook(connection, command):
+            if command.code not in codes or not left[0]:
+                return False
+            left[0] -= 1
+            function(connection, command)
+            return True
+        return hook
+    return decorate
+
+
+class Right(harness.Case):
+    """First: the script itself does right, or its wrongs would prove nothing."""
+
+    def test_the_scripted_target_serves(self):
+        target = ScriptedTarget(self)
+        drive = Drive(self, target.uri())
+        self.assertEqual(drive.opened, f"opened {MIB}")
+        self.assertEqual(drive.run("write", 0, 262144, 7), ["ok"])
+        self.assertEqual(drive.run("read", 0, 262144), ["ok", "7"])
+        self.assertEqual(drive.run("flush"), ["ok"])
+        self.assertEqual(drive.run("zero", 0, 65536), ["ok"])
+        self.assertEqual(drive.run("read", 0, 65536), ["ok", "0"])
+        self.assertEqual(target.disk[65536:262144], b"\7" * (262144 - 65536))
+
+
+class Retries(harness.Case):
+    """Answers that are no errors."""
+
+    def check_write_is_tried_again(self, status, data=b"", times=3):
+        left = [times]
+
+        def refuse(connection, command):
+            if command.code not in WRITES or left[0] == 0:
+                return False
+            left[0] -= 1
+            connection.respond(command, status, data)
+            return True
+        target = ScriptedTarget(self, on_command=refuse)
+        drive = Drive(self, target.uri())
+        self.assertEqual(drive.run("write", 0, 4096, 9), ["ok"])
+        self.assertEqual(target.disk[:4096], b"\x09" * 4096)
+        self.assertEqual(left, [0])
+
+    def test_busy(self):
+        self.check_write_is_tried_again(BUSY)
+
+    def test_task_set_full(self):
+        self.check_write_is_tried_again(FULL)
+
+    def test_task_aborted(self):
+        self.check_write_is_tried_again(ABORTED)
+
+    def test_unit_attention(self):
+        self.check_write_is_tried_again(CHECK, sense(6, 0x2900))
+
+    def test_aborted_command(self):
+        self.check_write_is_tried_again(CHECK, sense(0xb, 0x4700))
+
+    def test_becoming_ready(self):
+        self.check_write_is_tried_again(CHECK, sense(2, 0x0401))
+
+    def test_retries_have_an_end(self):
+        def refuse(connection, command):
+            if command.code in WRITES:
+                connection.respond(command, CHECK, sense(6, 0x2900))
+            return command.code in WRITES
+        target = ScriptedTarget(self, on_command=refuse)
+        drive = Drive(self, target.uri())
+        self.assertEqual(drive.run("write", 0, 4096, 9), ["busy"])
+        self.assertLess(target.count(0x2a), 50)
+
+
+class Errors(harness.Case):
+    """Answers that are errors, and which."""
+
+    def check_error(self, expected, status, data=b"", response=0):
+        def refuse(connection, command):
+            if command.code in WRITES:
+                connection.respond(command, status, data, response)
+            return command.code in WRITES
+        drive = Drive(self, ScriptedTarget(self, on_command=refuse).uri())
+        self.assertEqual(drive.run("write", 0, 4096, 9), [expected])
+        self.assertEqual(drive.run("read", 0, 4096), ["ok", "0"])  # the session goes on
+        return drive
+
+    def test_reservation_conflict(self):
+        drive = self.check_error("permission", CONFLICT)
+        wait_until(lambda: any("another initiator has reserved the LUN" in line
+                               for line in drive.errors), "it is logged")
+
+    def test_medium_error(self):
+        self.check_error("io", CHECK, sense(3, 0x0c00))
+
+    def test_hardware_error(self):
+        self.check_error("io", CHECK, sense(4, 0x4400))
+
+    def test_write_protected(self):
+        self.check_error("read_only", CHECK, sense(7, 0x2700))
+
+    def test_full_thin_lun(self):
+        self.check_error("no_space", CHECK, sense(7, 0x2707))
+
+    def test_beyond_the_end(self):
+        self.check_error("out_of_range", CHECK, sense(5, 0x2100))
+
+    def test_check_condition_without_sense(self):
+        self.check_error("io", CHECK)
+
+    def test_sense_that_is_cut_off(self):
+        for data in (b"\0", b"\0\x12", b"\xff\xff\x70", b"\0\x02\x72\x06"):
+            self.check_error("io", CHECK, data)
+
+    def test_unknown_status(self):
+        self.check_error("io", 0x3c)
+
+    def test_target_failure(self):
+        self.check_error("io", 0, response=1)
+
+    def test_a_read_that_brings_less_than_asked(self):
+        @once(*READS)
+        def short(connection, command):
+            connection.give(command, b"x" * 512)
+        drive = Drive(self, ScriptedTarget(self, on_command=short).uri())
+        self.assertEqual(drive.run("read", 0, 4096), ["io"])
+        self.assertEqual(drive.run("read", 0, 4096), ["ok", "0"])
+
+
+class Unsupported(harness.Case):
+    """What the target promised and does not have is done another way."""
+
+    def without(self, *codes, sense_code=0x2000):
+        def refuse(connection, command):
+            if command.code in codes:
+                connection.respond(command, CHECK, sense(5, sense_code))
+            return command.code in codes
+        target = ScriptedTarget(self, on_command=refuse)
+        target.disk[:] = b"\xff" * MIB
+        return target, Drive(self, target.uri())
+
+    def test_zeroes_are_written_without_write_same(self):
+        target, drive = self.without(0x93)
+        self.assertEqual(drive.run("zero", 4096, 65536, "may_trim"), ["ok"])
+        self.assertEqual(target.disk[4096:69632], bytes(65536))
+        self.assertEqual(target.disk[:4096], b"\xff" * 4096)
+        self.assertEqual(target.disk[69632:], b"\xff" * (MIB - 69632))
+        self.assertEqual(target.count(0x93), 2)  # with UNMAP, then without
+        self.assertEqual(drive.run("zero", 0, 4096), ["ok"])
+        self.assertEqual(target.count(0x93), 2)
+        self.assertEqual(drive.run("zero", 0, 4096, "fast"), ["not_supported"])
+
+    def test_trim_is_a_hint(self):
+        target, drive = self.without(0x42)
+        self.assertEqual(drive.run("trim", 0, 65536), ["ok"])
+        self.assertEqual(drive.run("trim", 0, 65536), ["ok"])
+        self.assertEqual(target.count(0x42), 1)
+
+    def test_extents_are_data_where_nobody_knows(self):
+        _target, drive = self.without(0x9e, sense_code=0x2400)
+        self.assertEqual(drive.run("extents", 0, MIB), ["ok", f"{MIB}:"])
+
+    def test_a_flush_that_a_cache_refuses_is_an_error(self):
+        _target, drive = self.without(0x35, 0x91)
+        self.assertEqual(drive.run("flush"), ["not_supported"])
+
+    def test_limits_of_unmap_and_write_same_are_kept(self):
+        target = ScriptedTarget(self)
+        limits = bytearray(target.inquiry(0xb0))
+        struct.pack_into(">II", limits, 20, 16, 1)   # UNMAP: 16 blocks
+        struct.pack_into(">Q", limits, 36, 32)       # WRITE SAME: 32 blocks
+        struct.pack_into(">I", limits, 8, 64)        # READ, WRITE: 64 blocks
+        plain = target.inquiry
+        target.inquiry = lambda page: bytes(limits) if page == 0xb0 else plain(page)
+        drive = Drive(self, target.uri())
+        self.assertEqual(drive.run("trim", 0, 65536), ["ok"])
+        self.assertEqual(target.count(0x42), 8)
+        self.assertEqual(drive.run("zero", 0, 65536), ["ok"])
+        self.assertEqual(target.count(0x93), 4)
+        self.assertEqual(drive.run("write", 0, 65536, 1), ["ok"])
+        self.assertEqual(target.count(0x2a), 2)
+
+
+class Attentions(harness.Case):
+    """What a LUN says by itself."""
+
+    def test_a_capacity_that_changed_is_read_and_told(self):
+        @once(*READS)
+        def changed(connection, command):
+            target.disk += bytes(MIB)
+            connection.respond(command, CHECK, sense(6, 0x2a09))
+        target = ScriptedTarget(self, on_command=changed)
+        drive = Drive(self, target.uri())
+        self.assertEqual(drive.run("read", 0, 4096), ["ok", "0"])
+        wait_until(lambda: any(f"has grown from {MIB} to {2 * MIB} bytes" in line
+                               for line in drive.errors), "it is logged")
+
+    def test_a_reset_under_control_counts_as_a_lost_session(self):
+        @once(*READS)
+        def reset(connection, command):
+            connection.respond(command, CHECK, sense(6, 0x2900))
+        target = ScriptedTarget(self, on_command=reset)
+        drive = Drive(self, target.uri())
+        drive.take_over()
+        self.assertEqual(drive.run("read", 0, 4096), ["cancelled"])
+        self.assertIn("the LUN was reset", drive.wait("lost"))
+
+    def test_an_asynchronous_event_is_taken(self):
+        def tell(connection, command):
+            if command.code in READS:
+                target.disk += bytes(MIB)
+                data = sense(6, 0x2a09)
+                bhs = connection.header(0x32, 0xffffffff, length=len(data))
+                connection.send(bhs, data)
+                target.hooks.clear()
+            return False
+        target = ScriptedTarget(self, on_command=tell)
+        drive = Drive(self, target.uri())
+        self.assertEqual(drive.run("read", 0, 4096), ["ok", "0"])
+        wait_until(lambda: any("has grown" in line for line in drive.errors), "it is logged")
+
+    def test_another_lun_in_its_place_is_not_used(self):
+        target = ScriptedTarget(self)
+        drive = Drive(self, target.uri(QUICK))
+        self.assertEqual(drive.run("write", 0, 4096, 1), ["ok"])
+        plain = target.inquiry
+        target.inquiry = lambda page: (
+            bytes([0, 0x83, 0, 12, 1, 3, 0, 8]) + b"another!" if page == 0x83 else plain(page))
+        for connection in target.connections:
+            connection.close()
+        self.assertEqual(drive.run("write", 0, 4096, 2), ["timed_out"])
+        self.assertTrue(any("another LUN is there now" in line for line in drive.errors))
+        self.assertEqual(target.disk[:4096], b"\1" * 4096)
+
+
+class Broken(harness.Case):
+    """Targets that break the protocol: the session ends, the request fails at its time."""
+
+    def check_session_ends(self, hook_name, hook, request=("read", 0, 4096), said=""):
+        """A leg in plain use tries again, so its request fails when its time is over."""
+        target = ScriptedTarget(self, **{hook_name: hook})
+        drive = Drive(self, target.uri(QUICK))
+        self.assertEqual(drive.run(*request, seconds=30), ["timed_out"])
+        self.assertTrue(any("is lost" in line and said in line for line in drive.errors),
+                        drive.errors)
+        target.hooks.clear()
+        wait_until(lambda: drive.run("read", 8192, 512) == ["ok", "0"], "it serves again")
+        self.assertEqual(drive.quit(), 0)
+
+    def on_read(self, function):
+        def hook(connection, command):
+            if command.code not in READS:
+                return False
+            function(connection, command)
+            return True
+        return hook
+
+    def test_data_of_a_command_that_was_never_sent(self):
+        def wrong(connection, command):
+            command.itt ^= 0x10000
+            connection.give(command, bytes(4096))
+        self.check_session_ends("on_command", self.on_read(wrong), said="was not asked for")
+
+    def test_an_answer_to_a_command_that_was_never_sent(self):
+        def wrong(connection, command):
+            command.itt = 0x12345678
+            connection.respond(command)
+        self.check_session_ends("on_command", self.on_read(wrong), said="was not sent")
+
+    def test_more_data_than_asked_for(self):
+        def wrong(connection, command):
+            command.length = 1 << 20
+            connection.give(command, bytes(8192))
+        self.check_session_ends("on_command", self.on_read(wrong), said="too much")
+
+    def test_data_at_a_wrong_offset(self):
+        def wrong(connection, command):
+            bhs = connection.header(0x25, command.itt, 0x81, 512)
+            struct.pack_into(">II", bhs, 36, 0, 0xfffffe00)
+            connection.send(bhs, bytes(512))
+        self.check_session_ends("on_command", self.on_read(wrong), said="out of order")
+
+    def test_data_for_a_write(self):
+        def wrong(connection, command):
+            if command.code not in WRITES:
+                return False
+            connection.give(command, bytes(512))
+            return True
+        self.check_session_ends("on_command", wrong, ("write", 0, 4096, 1), "was not asked for")
+
+    def test_r2t_beyond_the_data(self):
+        def wrong(connection, command):
+            connection.ask(command, 0, 0xffffffff)
+            return True
+        self.check_session_ends("on_first_data", wrong, ("write", 0, 262144, 1),
+                                "that the command does not have")
+
+    def test_r2t_for_a_read(self):
+        self.check_session_ends(
+            "on_command", self.on_read(lambda c, command: c.ask(command, 0, 512)),
+            said="it asks for data")
+
+    def test_r2t_without_end(self):
+        def wrong(connection, command):
+            for number in range(20):
+                connection.ask(command, 65536, 4096, number)
+            return True
+        self.check_session_ends("on_first_data", wrong, ("write", 0, 262144, 1))
+
+    def test_a_pdu_longer_than_agreed(self):
+        def wrong(connection, command):
+            bhs = connection.header(0x25, command.itt, 0x81, (1 << 24) - 1)
+            connection.send(bhs)
+        self.check_session_ends("on_command", self.on_read(wrong), said="longer than agreed")
+
+    def test_additional_headers(self):
+        def wrong(connection, command):
+            bhs = connection.header(0x21, command.itt)
+            bhs[4] = 1
+            connection.send(bhs, bytes(4))
+        self.check_session_ends("on_command", self.on_read(wrong))
+
+    def test_opcodes_that_no_target_has(self):
+        for opcode in (0x01, 0x03, 0x24, 0x3e):
+            def wrong(connection, command, opcode=opcode):
+                connection.send(connection.header(opcode, command.itt))
+            self.check_session_ends("on_command", self.on_read(wrong), said="opcode")
+
+    def test_garbage(self):
+        def wrong(connection, _command):
+            connection.client.sendall(harness.pattern(4096, 5))
+        self.check_session_ends("on_command", self.on_read(wrong))
+
+    def test_a_reject(self):
+        def wrong(connection, _command):
+            bhs = connection.header(0x3f, 0xffffffff, length=48)
+            bhs[2] = 4
+            connection.send(bhs, bytes(48))
+        self.check_session_ends("on_command", self.on_read(wrong), said="rejects")
+
+    def test_a_pdu_that_is_cut_off(self):
+        def wrong(connection, command):
+            bhs = connection.header(0x25, command.itt, 0x81, 4096)
+            connection.client.sendall(bytes(bhs) + bytes(100))
+            connection.close()
+        self.check_session_ends("on_command", self.on_read(wrong), said="closed the connection")
+
+    def test_a_request_for_a_logout(self):
+        def wrong(connection, _command):
+            bhs = connection.header(0x32, 0xffffffff)
+            bhs[36] = 1
+            connection.send(bhs)
+        self.check_session_ends("on_command", self.on_read(wrong), said="asks for a logout")
+
+    def test_pings_without_end(self):
+        def wrong(connection, _command):
+            ping = connection.header(0x20, 0xffffffff, counts=False)
+            struct.pack_into(">I", ping, 20, 5)
+            try:
+                connection.client.settimeout(3)
+                for _ in range(2000):
+                    connection.client.sendall(bytes(ping) * 1000)
+            except OSError:
+                pass
+            connection.close()
+        self.check_session_ends("on_command", self.on_read(wrong))
+
+    def test_a_window_that_never_opens(self):
+        target = ScriptedTarget(self)
+        drive = Drive(self, target.uri("timeout=1s&login_timeout=1s"))
+        self.assertEqual(drive.run("read", 0, 512), ["ok", "0"])
+        target.connections[-1].window = 0
+        drive.run("read", 0, 512)
+        tags = [drive.start("read", 0, 512) for _ in range(80)]
+        ends = [drive.end(tag)[0] for tag in tags]
+        self.assertIn("timed_out", ends)
+
+    def test_silence_after_the_connection(self):
+        listener = socket.create_server(("127.0.0.1", 0))
+        self.addCleanup(listener.close)
+        port = listener.getsockname()[1]
+        began = time.monotonic()
+        said = Drive(self, f"iscsi://127.0.0.1:{port}/iqn.2026-11.x:y/0?login_timeout=500ms").opened
+        self.assertIn("no answer to the login in time", said)
+        self.assertLess(time.monotonic() - began, 20)
+
+    def test_login_answers_that_are_no_answers(self):
+        for answer in (b"HTTP/1.1 400 Bad Request\r\n\r\n" * 8, bytes(48), b"\xff" * 4096,
+                       harness.pattern(100000, 3),
+                       bytes([0x25, 0x80, 0, 0, 0, 0, 0, 4]) + bytes(40) + b"abcd",
+                       bytes([0x23, 0x87, 0, 0, 0, 0xff, 0xff, 0xff]) + bytes(40)):
+            listener = socket.create_server(("127.0.0.1", 0))
+            self.addCleanup(listener.close)
+
+            def answer_once(listener=listener, answer=answer):
+                client, _ = listener.accept()
+                client.recv(4096)
+                client.sendall(answer)
+                client.close()
+            threading.Thread(target=answer_once, daemon=True).start()
+            port = listener.getsockname()[1]
+            drive = Drive(self, f"iscsi://127.0.0.1:{port}/iqn.2026-11.x:y/0?login_timeout=2s")
+            self.assertIn("refused leg", drive.opened)
+            self.assertEqual(drive.quit(), 0)
+
+    def test_redirections_without_end(self):
+        target = ScriptedTarget(self)
+
+        def move(connection, header, _data):
+            if header[0] & 0x3f != 0x03:
+                return False
+            text = f"TargetAddress=127.0.0.1:{target.port},1\0".encode()
+            bhs = connection.header(0x23, 0, 0, len(text))
+            bhs[36:38] = b"\1\1"
+            connection.send(bhs, text)
+            return True
+        target.hooks["on_pdu"] = move
+        self.assertIn("cannot be followed", Drive(self, target.uri()).opened)
+        self.assertLessEqual(len(target.connections), 5)
+
+    def test_a_redirection_is_followed(self):
+        there = ScriptedTarget(self)
+
+        def move(connection, header, _data):
+            if header[0] & 0x3f != 0x03:
+                return False
+            text = f"TargetAddress=127.0.0.1:{there.port},1\0".encode()
+            bhs = connection.header(0x23, 0, 0, len(text))
+            bhs[36:38] = b"\1\1"
+            connection.send(bhs, text)
+            return True
+        here = ScriptedTarget(self, on_pdu=move)
+        drive = Drive(self, here.uri())
+        self.assertEqual(drive.opened, f"opened {MIB}")
+        self.assertEqual(drive.run("write", 0, 4096, 3), ["ok"])
+        self.assertEqual(there.disk[:4096], b"\3" * 4096)
+
+
+class Lies(harness.Case):
+    """What a disk may say of itself."""
+
+    def refused(self, target):
+        return Drive(self, target.uri()).opened
+
+    def test_sizes_that_no_disk_has(self):
+        for blocks, block in ((1 << 63, 512), (1 << 62, 65536), (2048, 0), (2048, 513),
+                              (2048, 1 << 20)):
+            target = ScriptedTarget(self)
+            target.capacity = lambda blocks=blocks: blocks
+            target.block_size = block
+            said = self.refused(target)
+            self.assertIn("refused", said)
+            self.assertRegex(said, "expected a power of two|are too many|how large")
+
+    def test_a_tape_is_no_disk(self):
+        target = ScriptedTarget(self)
+        plain = target.inquiry
+        target.inquiry = lambda page: b"\x01" + plain(page)[1:] if page is None else plain(page)
+        self.assertIn("peripheral device type is 01h", self.refused(target))
+
+    def test_pages_that_lie_about_their_length(self):
+        target = ScriptedTarget(self)
+        plain = target.inquiry
+
+        def lie(page):
+            answer = plain(page)
+            return answer[:2] + b"\xff\xff" + answer[4:] if page is not None and answer else answer
+        target.inquiry = lie
+        self.assertEqual(self.refused(target), f"opened {MIB}")
+
+    def test_a_size_larger_than_what_is_there(self):
+        def end(connection, command):
+            if command.code in READS and (command.lba + command.blocks) * 512 > MIB:
+                connection.respond(command, CHECK, sense(5, 0x2100))
+                return True
+            return False
+        target = ScriptedTarget(self, on_command=end)
+        target.capacity = lambda: 1 << 20
+        drive = Drive(self, target.uri())
+        self.assertEqual(drive.opened, f"opened {1 << 29}")
+        self.assertEqual(drive.run("read", 0, 4096), ["ok", "0"])
+        self.assertEqual(drive.run("read", 1 << 28, 4096), ["out_of_range"])
+
+    def test_parameters_that_make_no_sense_are_refused(self):
+        for key, value in (("MaxRecvDataSegmentLength", "0"), ("MaxBurstLength", "1"),
+                           ("FirstBurstLength", "99999999999999"), ("MaxOutstandingR2T", "0")):
+            target = ScriptedTarget(self)
+            target.keys[key] = value
+            self.assertIn(f"the target says {key}=", self.refused(target))
+
+
+class Ladder(harness.Case):
+    """The fence with targets that refuse, keep silent, or forget."""
+
+    ABORT, LUN_RESET, WARM_RESET = 1, 5, 6
+
+    def hanging(self, answers):
+        """A target that never ends writes, and answers task management as told: a response code,
+        or None for silence."""
+        def hang(_connection, command):
+            return command.code in WRITES and self.hangs
+
+        def manage(connection, header):
+            answer = answers.get(header[1] & 0x7f, 0) if self.hangs else 0
+            if answer is not None:
+                bhs = connection.header(0x22, struct.unpack_from(">I", header, 16)[0])
+                bhs[2] = answer
+                connection.send(bhs)
+            return True
+        self.hangs = False
+        target = ScriptedTarget(self, on_command=hang, on_managed=manage)
+        drive = Drive(self, target.uri("keepalive=1s&login_timeout=1s"))
+        drive.take_over()
+        self.hangs = True
+        target.managed.clear()
+        return target, drive
+
+    def test_aborts_that_succeed_are_enough(self):
+        target, drive = self.hanging({})
+        tags = [drive.start("write", 0, 4096, 1) for _ in range(3)]
+        time.sleep(0.2)
+        self.assertEqual(drive.fence(2)[0], "given")
+        self.assertEqual([drive.end(tag) for tag in tags], [["cancelled"]] * 3)
+        self.assertEqual(target.managed, [self.ABORT] * 3)
+
+    def test_many_commands_are_reset_at_once(self):
+        target, drive = self.hanging({})
+        tags = [drive.start("write", i * 4096, 4096, 1) for i in range(40)]
+        time.sleep(0.2)
+        self.assertEqual(drive.fence(2)[0], "given")
+        self.assertEqual([drive.end(tag) for tag in tags], [["cancelled"]] * 40)
+        self.assertEqual(target.managed, [self.LUN_RESET])
+
+    def test_an_abort_that_finds_no_task_is_no_proof(self):
+        target, drive = self.hanging({self.ABORT: 1})
+        drive.start("write", 0, 4096, 1)
+        time.sleep(0.2)
+        self.assertEqual(drive.fence(2)[0], "given")
+        self.assertEqual(target.managed, [self.ABORT, self.LUN_RESET])
+
+    def test_without_lun_reset_the_target_is_reset(self):
+        target, drive = self.hanging({self.ABORT: 5, self.LUN_RESET: 5})
+        drive.start("write", 0, 4096, 1)
+        time.sleep(0.2)
+        self.assertEqual(drive.fence(2)[0], "given")
+        self.assertEqual(target.managed, [self.ABORT, self.LUN_RESET, self.WARM_RESET])
+
+    def test_refusals_are_no_proof(self):
+        _target, drive = self.hanging({self.ABORT: 255, self.LUN_RESET: 5, self.WARM_RESET: 6})
+        tag = drive.start("write", 0, 4096, 1)
+        time.sleep(0.2)
+        proof, reason = drive.fence(2)
+        self.assertEqual(proof, "impossible")
+        self.assertIn('the target answers TARGET WARM RESET with "not authorized"', reason)
+        self.assertTrue(drive.none_yet("done"))
+        drive.ask("abandon", "abandoned")
+        self.assertEqual(drive.end(tag), ["timed_out"])
+        self.assertEqual(drive.session(2), "invalid")
+
+    def test_silence_is_no_proof(self):
+        target, drive = self.hanging({self.ABORT: None, self.LUN_RESET: None})
+        drive.start("write", 0, 4096, 1)
+        time.sleep(0.2)
+        self.assertEqual(drive.fence(2, ms=4000)[0], "not_yet")
+        self.assertNotIn(self.WARM_RESET, target.managed)
+        self.assertEqual(drive.session(2), "invalid")
+
+    def test_a_new_login_has_the_old_session_identifier(self):
+        target, drive = self.hanging({})
+        self.assertEqual(len(set(target.logins)), 2)  # the look at load time, and the session
+        drive.start("write", 0, 4096, 1)
+        time.sleep(0.2)
+        for connection in target.connections:
+            connection.close()
+        drive.wait("lost")
+        self.hangs = False
+        self.assertEqual(drive.fence(2)[0], "given")
+        self.assertEqual(target.logins[-1], target.logins[1])
+        self.assertEqual(target.managed, [self.LUN_RESET])
+        self.assertEqual(drive.session(2), "ok")
+        self.assertEqual(drive.run("write", 0, 4096, 2), ["ok"])
+
+    def test_a_fence_that_was_not_done_in_time_goes_on(self):
+        answers = {self.ABORT: None, self.LUN_RESET: None}
+        target, drive = self.hanging(answers)
+        drive.start("write", 0, 4096, 1)
+        time.sleep(0.2)
+        self.assertEqual(drive.fence(2, ms=500)[0], "not_yet")
+        self.hangs = False
+        for connection in target.connections:
+            connection.close()
+        wait_until(lambda: "fenced (epoch 2)" in drive.ask("state", "state"), "it goes on behind")
+        self.assertEqual(drive.fence(2, ms=500)[0], "given")
+        self.assertEqual(drive.session(2), "ok")
+
+    def test_a_plain_leg_repeats_nothing_before_the_old_session_is_over(self):
+        self.hangs = True
+        held = []
+
+        def hang(_connection, command):
+            return command.code in WRITES and self.hangs
+
+        def manage(connection, header):
+            held.append((connection, struct.unpack_from(">I", header, 16)[0]))
+            return True
+        target = ScriptedTarget(self, on_command=hang, on_managed=manage)
+        drive = Drive(self, target.uri())
+        tag = drive.start("write", 0, 4096, 1)
+        wait_until(lambda: target.count(0x2a) == 1, "it is written")
+        self.hangs = False
+        for connection in list(target.connections):
+            connection.close()
+        wait_until(lambda: held, "the LUN is reset")
+        time.sleep(0.3)
+        self.assertEqual(target.count(0x2a), 1)
+        connection, itt = held[0]
+        connection.send(connection.header(0x22, itt))
+        self.assertEqual(drive.end(tag), ["ok"])
+        self.assertEqual(target.disk[:4096], b"\1" * 4096)
+
+
+if __name__ == "__main__":
+    unittest.main()
