@@ -31,6 +31,13 @@ bool is_request(const void* data, ssize_t length) noexcept {
   return be32toh(magic) == request_magic;
 }
 
+bool is_tcp(int fd) noexcept {
+  int family = AF_UNSPEC;
+  socklen_t length = sizeof family;
+  if (::getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &family, &length) != 0) return false;
+  return family == AF_INET || family == AF_INET6;
+}
+
 /// A reset connection is told as a closed one, which nbdkit ends in an orderly way.
 ssize_t reset_is_end(ssize_t result) noexcept {
   return result < 0 && errno == ECONNRESET ? 0 : result;
@@ -46,7 +53,10 @@ bool let_readers_find_end(int fd) noexcept {
 }  // namespace
 
 struct ClientStreams::Stream {
+  explicit Stream(int fd) noexcept : reads_ahead(!is_tcp(fd)) {}
+
   // The receiver's.
+  const bool reads_ahead;
   bool in_large_payload = false;   ///< reading ahead would only copy what the next call takes whole
   std::size_t begin = 0, end = 0;  ///< of what is kept in `ahead`
   std::array<std::byte, read_ahead> ahead;
@@ -65,7 +75,7 @@ struct ClientStreams::Stream {
   ssize_t receive(int fd, void* data, std::size_t length) noexcept {
     if (begin < end) return take(data, length);
     const bool large = length >= read_ahead;
-    if (large || in_large_payload) {
+    if (!reads_ahead || large || in_large_payload) {
       in_large_payload = large;
       return reset_is_end(::read(fd, data, length));
     }
@@ -116,7 +126,7 @@ ClientStreams::Stream* ClientStreams::find(int fd) const noexcept {
 ClientStreams::Stream* ClientStreams::make(int fd) noexcept {
   const auto index = static_cast<std::size_t>(fd);
   if (index >= streams_.size()) return nullptr;
-  std::unique_ptr<Stream> fresh(new (std::nothrow) Stream);
+  std::unique_ptr<Stream> fresh(new (std::nothrow) Stream(fd));
   Stream* there = nullptr;  // the other direction's thread may make it now
   if (fresh && streams_[index].compare_exchange_strong(there, fresh.get())) return fresh.release();
   return there;

@@ -13,7 +13,8 @@ namespace blockloom::nbd {
 /// up to three parts; at 4 KiB that is most of a request's cost.
 /// - receive() reads ahead: what lies in the socket beyond what was asked for is kept, and the
 ///   next calls are answered from it. It starts with a connection's first request, so that nothing
-///   of a handshake, which may turn to TLS, is taken early.
+///   of a handshake, which may turn to TLS, is taken early. Not over TCP: there the client and the
+///   server only took turns then, and 4 KiB writes at queue depth 64 lost a sixth of their rate.
 /// - send() keeps the parts of an answer that are marked with MSG_MORE, and sends them in one call
 ///   with the part that ends it.
 /// Both also keep nbdkit 1.32 from aborting when a client dies; see SocketHooks.

@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include <doctest/doctest.h>
+#include <netinet/in.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -21,6 +22,23 @@ struct Connection {
     REQUIRE(::socketpair(AF_UNIX, type | SOCK_CLOEXEC, 0, ends) == 0);
     server = ends[0];
     client = ends[1];
+  }
+  struct Tcp {};
+  explicit Connection(Tcp) {
+    const int listener = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    client = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    socklen_t length = sizeof address;
+    auto* const any = reinterpret_cast<sockaddr*>(&address);
+    REQUIRE(::bind(listener, any, length) == 0);
+    REQUIRE(::listen(listener, 1) == 0);
+    REQUIRE(::getsockname(listener, any, &length) == 0);
+    REQUIRE(::connect(client, any, length) == 0);
+    server = ::accept4(listener, nullptr, nullptr, SOCK_CLOEXEC);
+    REQUIRE(server >= 0);
+    ::close(listener);
   }
   ~Connection() {
     if (server >= 0) streams->close(server);
@@ -91,6 +109,20 @@ TEST_CASE("from the first request on, what has arrived is taken with one call") 
   CHECK(c.receive(4) == "late");
   c.hang_up();
   CHECK(c.receive(28).empty());
+}
+
+TEST_CASE("over TCP nothing is read ahead, and the parts of an answer are gathered") {
+  Connection c{Connection::Tcp()};
+  c.put(request('a') + request('b'));
+  CHECK(c.receive(28) == request('a'));
+  CHECK(c.receive(10) == request('b').substr(0, 10));
+  CHECK(c.waiting() == 18);
+  CHECK(c.send("header", MSG_MORE) == 6);
+  CHECK(c.send("data", 0) == 4);
+  std::string answer;
+  while (answer.size() < 10)
+    answer += c.get();
+  CHECK(answer == "headerdata");
 }
 
 TEST_CASE("a large payload arrives whole, with little of it read ahead") {
