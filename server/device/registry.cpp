@@ -305,7 +305,8 @@ void Registry::remove_when_closed(const std::shared_ptr<Device>& device) {
   {
     std::lock_guard lock(mutex_);
     const auto present = devices_.find(name);
-    if (present == devices_.end() || present->second != device || device->open_count() != 0) return;
+    if (present == devices_.end() || present->second != device) return;
+    if (device->open_count() != 0 || !device->deferred_remove()) return;
     devices_.erase(present);
   }
   end_device(device, Errc::removed, std::chrono::seconds(2));

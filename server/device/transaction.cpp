@@ -67,6 +67,7 @@ Result<void> Registry::Transaction::plan_one(const DeviceSpec& spec) {
   part.spec = &spec;
   if (auto found = registry_.find(spec.name)) {
     part.device = std::move(found.value());
+    named_.push_back(part.device);
     const std::string uuid = part.device->uuid();
     if (!spec.uuid.empty() && !uuid.empty() && spec.uuid != uuid)
       return Error{Errc::exists, fmt::format("device '{}' has uuid '{}', and a uuid is set once: "
@@ -147,7 +148,7 @@ Result<void> Registry::Transaction::build() {
 // --- Committing -------------------------------------------------------------------------------
 
 Result<void> Registry::Transaction::commit(const SuspendOptions& options) {
-  if (auto r = register_created(); !r) return r;
+  if (auto r = register_all(); !r) return r;
   // In one order everywhere, so that two transactions never wait for each other in a circle.
   std::vector<Part*> by_minor;
   for (Part& part : parts_)
@@ -166,13 +167,26 @@ Result<void> Registry::Transaction::commit(const SuspendOptions& options) {
   return {};
 }
 
-Result<void> Registry::Transaction::register_created() {
+Result<void> Registry::Transaction::register_all() {
   std::lock_guard lock(registry_.mutex_);
   for (Part& part : parts_)
     if (part.created)
       if (auto r = registry_.check_new_locked(*part.spec); !r) return placed(*part.spec, r.error());
+  for (const auto& device : named_) {
+    const std::string name = device->name();
+    const auto present = registry_.devices_.find(name);
+    if (present == registry_.devices_.end() || present->second != device)
+      return Error{Errc::busy,
+                   fmt::format("device '{}' was removed meanwhile: apply again", name)};
+  }
   for (Part& part : parts_)
     if (part.created) registry_.devices_.emplace(part.spec->name, part.device);
+  // A device that is wanted again does not go with its last close.
+  for (const auto& device : named_)
+    if (device->deferred_remove()) {
+      device->set_deferred_remove(false);
+      kept_.push_back(device);
+    }
   return {};
 }
 
@@ -255,6 +269,10 @@ void Registry::Transaction::back_out() noexcept {
       if (part.created)  // whatever its name is by now
         std::erase_if(registry_.devices_,
                       [&](const auto& entry) { return entry.second == part.device; });
+  }
+  for (const auto& device : kept_) {
+    device->set_deferred_remove(true);
+    if (device->open_count() == 0) registry_.remove_when_closed(device);
   }
   for (Part& part : parts_) {
     part.table.reset();  // closes its legs while their devices are still known

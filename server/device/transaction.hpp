@@ -28,7 +28,7 @@ class Registry::Transaction {
   Result<void> plan();
   /// Builds every new table, bottom-up, without touching a device.
   Result<void> build();
-  /// Registers the new devices, suspends all top-down, starts the new tables, swaps, resumes
+  /// Registers the new devices, keeps those that waited for their last close, suspends all top-down, starts the new tables, swaps, resumes
   /// bottom-up.
   Result<void> commit(const SuspendOptions& options);
 
@@ -50,7 +50,7 @@ class Registry::Transaction {
   static Error placed(const DeviceSpec& spec, const Error& error);
   Result<void> plan_one(const DeviceSpec& spec);
   Result<void> sort_bottom_up();
-  Result<void> register_created();
+  Result<void> register_all();
   Result<void> suspend_all(const SuspendOptions& options);
   Result<void> start_new_tables();
   void swap_all();
@@ -61,6 +61,8 @@ class Registry::Transaction {
   const std::vector<DeviceSpec>& specs_;
   Change change_;
   std::vector<Part> parts_;  // bottom-up, after sort_bottom_up
+  std::vector<std::shared_ptr<Device>> named_;  // those that were there, changed or not
+  std::vector<std::shared_ptr<Device>> kept_;   // of these, what waited for its removal
   ApplyReport report_;
   bool committed_ = false;
 };

@@ -136,10 +136,14 @@ struct UnreadyType {
   }
 };
 
+void know_unready() {
+  static const UnreadyType type;
+}
+
 }  // namespace
 
 TEST_CASE("a new table that cannot start backs everything out, and all old ones go on") {
-  static const UnreadyType type;
+  know_unready();
   Registry registry;
   REQUIRE(registry.create(spec("a", "0 2048 linear mem:1M 0")));
   REQUIRE(registry.create(spec("b", "0 2048 linear dev:a 0")));
@@ -207,4 +211,35 @@ TEST_CASE("apply can turn a stack of three over") {
   REQUIRE(write_at(*device_of(registry, "c"), 0, out) == Errc::ok);
   REQUIRE(read_at(*device_of(registry, "keep"), 0, in) == Errc::ok);
   CHECK(in == out);
+}
+
+TEST_CASE("a device that waits for its last close and is applied again stays") {
+  Registry registry;
+  for (const std::string table : {"0 16 zero", "0 8 zero"}) {
+    REQUIRE(registry.apply({spec("a", "0 8 zero")}));
+    auto handle = registry.open("a");
+    REQUIRE(handle);
+    REQUIRE(registry.remove("a", {true, false}));
+    REQUIRE(device_of(registry, "a")->info().deferred_remove);
+    REQUIRE(registry.apply({spec("a", table)}));
+    CHECK_FALSE(device_of(registry, "a")->info().deferred_remove);
+    *handle = DeviceHandle();  // the last close
+    REQUIRE(registry.apply({spec("other", "0 8 zero")}));
+    CHECK(registry.find("a"));
+    CHECK(live(registry, "a") == table + " \n");
+  }
+}
+
+TEST_CASE("an apply that fails leaves the removal to the last close") {
+  know_unready();
+  Registry registry;
+  REQUIRE(registry.apply({spec("a", "0 8 zero")}));
+  {
+    auto handle = registry.open("a");
+    REQUIRE(handle);
+    REQUIRE(registry.remove("a", {true, false}));
+    REQUIRE_FALSE(registry.apply({spec("a", "0 16 unready")}));
+    CHECK(device_of(registry, "a")->info().deferred_remove);
+  }
+  CHECK(eventually([&] { return !registry.find("a"); }));
 }

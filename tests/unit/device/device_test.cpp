@@ -23,13 +23,6 @@ SuspendOptions within(Duration timeout) {
 }
 
 /// Waits for another thread's doing, far longer than it can take.
-template <class Condition>
-bool eventually(Condition condition) {
-  for (int i = 0; i < 10000 && !condition(); ++i)
-    std::this_thread::sleep_for(1ms);
-  return condition();
-}
-
 }  // namespace
 
 TEST_CASE("requests that are unaligned, empty or beyond the end are refused, and nothing else") {

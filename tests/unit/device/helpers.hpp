@@ -1,11 +1,13 @@
 #pragma once
 
+#include <chrono>
 #include <condition_variable>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <mutex>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include <stdlib.h>
@@ -103,6 +105,14 @@ inline std::vector<std::byte> filled(std::size_t size, int value) {
 
 inline std::shared_ptr<Device> device_of(Registry& registry, const std::string& name) {
   return registry.find(name).value();
+}
+
+/// Waits for a condition; false when it did not come true in ten seconds.
+template <class Condition>
+bool eventually(Condition condition) {
+  for (int i = 0; i < 10000 && !condition(); ++i)
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  return condition();
 }
 
 }  // namespace blockloom

@@ -18,13 +18,6 @@ std::vector<std::string> kinds(Registry& registry, const std::string& device) {
   return all;
 }
 
-template <class Condition>
-bool eventually(Condition condition) {
-  for (int i = 0; i < 10000 && !condition(); ++i)
-    std::this_thread::sleep_for(1ms);
-  return condition();
-}
-
 const std::string memory = "0 2048 linear mem:1M 0";
 
 }  // namespace
