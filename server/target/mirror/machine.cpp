@@ -120,33 +120,21 @@ void State::Machine::operate(const Event& event) {
   switch (event.type) {
     case Event::Type::fail_leg:
       leg.held = true;
-      leg.retry_at = never;
       if (leg.state == LegState::up) return leg_out(i, Why::person, Errc::cancelled);
       if (leg.state == LegState::suspect) return enter_fencing(i);
       return set_leg_state(i, leg.state);
     case Event::Type::readd_leg:
       leg.held = false;
       if (leg.state == LegState::down_unfenced) return enter_fencing(i);
+      if (leg.state == LegState::down_fenced) leg.retry_at = now_;
       if (leg.state == LegState::down_fenced) return leg_time(i);
       return set_leg_state(i, leg.state);
     case Event::Type::vouch_leg:
       return proven(i);
     case Event::Type::remove_leg:
-      leg.removing = true;
-      leg_out(i, Why::person, Errc::cancelled);
-      present_ &= static_cast<LegMask>(~leg_bit(i));
-      log_.set_role(i, Role::absent, Uuid{});
-      if (leg.state != LegState::suspect && leg.state != LegState::fencing) removed_now(i);
-      return;
+      return remove(i);
     case Event::Type::add_leg:
-      // STALE everywhere first, and durably; only then does the record call it a member.
-      for (std::uint64_t r = 0; r < log_.regions(); ++r)
-        region(r).stale |= leg_bit(i);
-      leg.joins_at = log_.set_stale_everywhere(i, true);
-      leg.config.present = true;
-      leg.held = leg.removing = false;
-      present_ |= leg_bit(i);
-      return set_leg_state(i, LegState::fencing);
+      return add(i);
     default:
       return;
   }
@@ -207,10 +195,8 @@ void State::Machine::marked(Region& g, Ticket ticket, bool Region::*pending) noe
 
 void State::Machine::set_stale(std::uint64_t r, LegMask legs) {
   Region& g = region(r);
-  const auto others = static_cast<LegMask>(~legs);
   g.stale |= legs;
-  g.copying &= others;
-  g.clearing &= others;
+  if ((g.copying & legs) != 0) drop_copies(r, legs);
   const Ticket ticket = log_.set_stale(r, legs, true);
   marked(g, ticket, &Region::stale_pending);
   stale_ticket_ = std::max(stale_ticket_, ticket);
@@ -259,6 +245,7 @@ void State::Machine::log_committed(bool ok) {
     }
     slot = next;
   }
+  go_on_removing();
   send_fences();
   if (choosing_ && stale_ticket_ <= log_.completed()) serve();
 }

@@ -66,8 +66,11 @@ struct Leg {
   LegConfig config;
   LegState state = LegState::absent;
   bool held = false;      ///< a person failed it
-  bool removing = false;  ///< absent once its fence is over
-  Ticket joins_at = 0;    ///< added: its STALE bits are durable then, and it becomes a member
+  bool removing = false;  ///< absent once the record says so, and its fence is over
+  bool leaving = false;   ///< the second step of that: its role
+  Ticket leaves_at = 0;   ///< the commit of the step
+  bool joining = false;   ///< added; becomes a member
+  Ticket joins_at = 0;    ///< when its STALE bits are durable
   Ticket fence_at = 0;    ///< the epoch is durable then, and `fence` goes out
   bool fence_out = false;
   bool kept_unflushed = false;  ///< down, with unflushed data that no other leg holds (S1)
@@ -257,7 +260,7 @@ class State::Machine {
   bool alone(const Op& op, unsigned leg) const noexcept;
   void make_zombie(unsigned leg, std::uint32_t index, bool locks);
   void resolve(unsigned leg, std::uint32_t index);
-  void abandon(unsigned leg, std::uint32_t index);
+  void abandon(unsigned leg, std::uint32_t index, bool watched = false);
   void retire(unsigned leg, std::uint32_t index);
   void free_op(unsigned leg, std::uint32_t index);
   void push_work(Slot slot);
@@ -273,7 +276,11 @@ class State::Machine {
   void proven(unsigned leg);
   void opened(unsigned leg, bool ok);
   void leg_time(unsigned leg);
+  void remove(unsigned leg);
+  void go_on_removing();
   void removed_now(unsigned leg);
+  void add(unsigned leg);
+  void end_ops(unsigned leg);
   void idle_suspect(unsigned leg);
   void set_leg_state(unsigned leg, LegState state);
 
@@ -296,6 +303,7 @@ class State::Machine {
   void copy_write_failed(unsigned leg, std::uint32_t index, Fail how);
   void end_copy(Slot slot);
   void stop_copying(std::uint64_t r, LegMask legs);
+  void drop_copies(std::uint64_t r, LegMask legs);
   void stop_copying_leg(unsigned leg);
   void settle_copied();
   void leg_synced(LegMask legs);

@@ -33,7 +33,8 @@ bool State::Machine::pick_region(std::uint64_t& found) {
     const Region& g = region(r);
     const auto sources = static_cast<LegMask>(up_ & ~g.stale & ~barred(g));
     const auto targets = static_cast<LegMask>(up_ & g.stale & ~barred(g));  // C1
-    if (sources != 0 && targets != 0 && g.copying == 0) {
+    // Not while the record is being told otherwise: it could call an unfinished copy in sync.
+    if (sources != 0 && targets != 0 && g.copying == 0 && stale_durable(g)) {
       found = r;
       copy_cursor_ = r + 1;
       return true;
@@ -87,7 +88,6 @@ void State::Machine::start_copies() {
 
 void State::Machine::copy_chunk(Slot slot) {
   Copy& copy = copy_of(slot);
-  copy.targets &= region(copy.region).copying;
   if (copy.targets == 0 || suspending_) return end_copy(slot);
   copy.start_at = pace_.next_start(now_);
   if (copy.start_at > now_) {
@@ -110,7 +110,6 @@ void State::Machine::copy_granted(Slot slot) {
   Copy& copy = copy_of(slot);
   Request& r = requests_[slot];
   const Region& g = region(copy.region);
-  copy.targets &= g.copying;
   r.pending = r.ok = r.tried = r.locking = 0;
   r.errc = Errc::ok;
   LegMask sources = static_cast<LegMask>(up_ & ~g.stale & ~barred(g));
@@ -129,7 +128,6 @@ void State::Machine::copy_granted(Slot slot) {
 void State::Machine::advance_copy(Slot slot) {
   Copy& copy = copy_of(slot);
   Request& r = requests_[slot];
-  copy.targets &= region(copy.region).copying;
   if (!copy.writing) {
     if (r.ok == 0) {
       // The source failed. Without another one the region is left for later.
@@ -151,8 +149,7 @@ void State::Machine::advance_copy(Slot slot) {
     }
     if (r.pending != 0) return;
   }
-  copy.targets &= r.ok;
-  stop_copying(copy.region, static_cast<LegMask>(region(copy.region).copying & ~copy.targets));
+  stop_copying(copy.region, static_cast<LegMask>(copy.targets & ~r.ok));
   copied_bytes_ += r.length * count(copy.targets);
   pace_.chunk_ended(now_, now_ - copy.began, r.length);
   copy.next += r.length;
@@ -204,7 +201,21 @@ void State::Machine::stop_copying(std::uint64_t r, LegMask legs) {
   legs &= g.copying;
   if (legs == 0) return;
   if ((g.clearing & legs) != 0) return set_stale(r, legs);
-  g.copying &= static_cast<LegMask>(~legs);
+  drop_copies(r, legs);
+}
+
+/// Whoever copies this region to these legs, or has done so, does it for nothing: a later copy
+/// begins anew, and must not be taken for this one.
+void State::Machine::drop_copies(std::uint64_t r, LegMask legs) {
+  const auto others = static_cast<LegMask>(~legs);
+  Region& g = region(r);
+  g.copying &= others;
+  g.clearing &= others;
+  for (Copy& copy : copies_)
+    if (copy.active && copy.region == r) copy.targets &= others;
+  for (Copied& copied : copied_)
+    if (copied.region == r) copied.legs &= others;
+  kick_ = true;
 }
 
 void State::Machine::stop_copying_leg(unsigned i) {
@@ -220,7 +231,6 @@ void State::Machine::settle_copied() {
   for (std::size_t i = 0; i < copied_.size();) {
     Copied& c = copied_[i];
     Region& g = region(c.region);
-    c.legs &= g.copying;
     bool done = c.legs == 0;
     if (!done && !c.clearing) {
       LegMask unflushed = 0;
@@ -241,7 +251,7 @@ void State::Machine::settle_copied() {
       }
     }
     if (!done && c.clearing && c.ticket <= log_.completed()) {
-      const LegMask now_in_sync = c.legs & g.clearing;
+      const LegMask now_in_sync = c.legs;
       g.stale &= static_cast<LegMask>(~now_in_sync);
       g.copying &= static_cast<LegMask>(~now_in_sync);
       g.clearing &= static_cast<LegMask>(~now_in_sync);

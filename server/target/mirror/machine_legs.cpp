@@ -24,6 +24,14 @@ void State::Machine::leg_out(unsigned i, Why why, Errc errc) {
   for (std::uint32_t op = 0; op < leg.ops.size(); ++op)
     if (leg.ops[op].state == OpState::pending || leg.ops[op].state == OpState::late)
       leave_op(i, op);
+  // What it acknowledged of writes that are not answered yet does not count either: with its
+  // session its cache may be gone.
+  for (Request& r : requests_) {
+    if (r.kind == Kind::read || r.kind == Kind::flush || (r.ok & leg_bit(i)) == 0) continue;
+    if (r.step != Step::active && r.step != Step::settling) continue;
+    r.ok &= static_cast<LegMask>(~leg_bit(i));
+    r.lost = true;
+  }
   lose_unflushed(i);
   stop_copying_leg(i);
   kick_ = true;
@@ -67,10 +75,13 @@ void State::Machine::lose_unflushed(unsigned i) {
   for (std::uint64_t r = log_.next_dirty(0); r < log_.regions(); r = log_.next_dirty(r + 1)) {
     const Region& g = region(r);
     if (g.stamp <= leg.flushed || (g.stale & leg_bit(i)) != 0) continue;
-    if (is_last(g, i))
+    if (is_last(g, i)) {
+      // What was copied from it, or written beside it, may be newer than what it has now.
       leg.kept_unflushed = true;
-    else
+      stop_copying(r, g.copying);
+    } else {
       set_stale(r, leg_bit(i));
+    }
   }
 }
 
@@ -96,9 +107,9 @@ void State::Machine::send_fences() {
   for (unsigned i = 0; i < legs_.size(); ++i) {
     Leg& leg = legs_[i];
     if (leg.state != LegState::fencing) continue;
-    if (leg.joins_at != 0) {
+    if (leg.joining) {
       if (leg.joins_at > log_.completed()) continue;
-      leg.joins_at = 0;
+      leg.joining = false;
       log_.set_role(i, Role::member, Uuid{});
       enter_fencing(i);
     } else if (!leg.fence_out && leg.retry_at == never && leg.fence_at <= log_.completed()) {
@@ -116,11 +127,14 @@ void State::Machine::fence_ended(unsigned i, FenceEnd end) {
   if (leg.state != LegState::fencing || !leg.fence_out) return;
   leg.fence_out = false;
   kick_ = true;
-  if (leg.removing) return removed_now(i);
   // Their session is over, so no reply will come: whoever still waits for one hears of it.
   for (std::uint32_t op = 0; op < leg.ops.size(); ++op)
     if (leg.ops[op].state == OpState::pending || leg.ops[op].state == OpState::late)
       op_failed(i, op, Fail::lost, Errc::io);
+  if (leg.removing) {
+    set_leg_state(i, LegState::down_unfenced);
+    return go_on_removing();
+  }
   if (end == FenceEnd::proof) return proven(i);
   if (end == FenceEnd::retry) {
     leg.retry_at = now_ + leg.backoff;
@@ -132,8 +146,8 @@ void State::Machine::fence_ended(unsigned i, FenceEnd end) {
   if (phase_ == Phase::assembling) assemble(false);
 }
 
-/// Nothing sent before can land any more: z = 0 (S2).
-void State::Machine::proven(unsigned i) {
+/// Nothing will be heard of what is out: not of ops that requests wait for, nor of zombies.
+void State::Machine::end_ops(unsigned i) {
   Leg& leg = legs_[i];
   for (std::uint32_t op = 0; op < leg.ops.size(); ++op) {
     if (leg.ops[op].state == OpState::pending || leg.ops[op].state == OpState::late)
@@ -145,6 +159,12 @@ void State::Machine::proven(unsigned i) {
       free_op(i, op);
     }
   }
+}
+
+/// Nothing sent before can land any more: z = 0 (S2).
+void State::Machine::proven(unsigned i) {
+  Leg& leg = legs_[i];
+  end_ops(i);
   set_leg_state(i, LegState::down_fenced);
   leg.retry_at = phase_ == Phase::serving ? now_ + leg.backoff : now_;
   kick_ = true;
@@ -162,8 +182,7 @@ void State::Machine::leg_time(unsigned i) {
       if (now_ >= leg.retry_at) return enter_fencing(i);
       return arm(leg.retry_at);
     case LegState::down_fenced: {
-      if (leg.held) return;
-      if (leg.retry_at == never) leg.retry_at = now_;
+      if (leg.held || leg.removing) return;
       if (now_ < leg.retry_at) return arm(leg.retry_at);
       leg.retry_at = never;
       set_leg_state(i, LegState::opening);
@@ -181,7 +200,10 @@ void State::Machine::opened(unsigned i, bool ok) {
   Leg& leg = legs_[i];
   if (leg.state != LegState::opening) return;
   kick_ = true;
-  if (leg.removing) return removed_now(i);
+  if (leg.removing) {
+    set_leg_state(i, LegState::down_fenced);
+    return go_on_removing();
+  }
   if (!ok) {
     set_leg_state(i, LegState::down_fenced);
     leg.retry_at = now_ + leg.backoff;
@@ -199,21 +221,58 @@ void State::Machine::opened(unsigned i, bool ok) {
   if (phase_ == Phase::assembling) assemble(false);
 }
 
-void State::Machine::removed_now(unsigned i) {
+/// A leg leaves in two steps: STALE everywhere, so that no other leg is marked as if this one were
+/// left; then the record calls it absent. Until both are durable a restart could still trust it.
+void State::Machine::remove(unsigned i) {
   Leg& leg = legs_[i];
-  for (std::uint32_t op = 0; op < leg.ops.size(); ++op) {
-    if (leg.ops[op].state == OpState::pending || leg.ops[op].state == OpState::late)
-      op_failed(i, op, Fail::lost, Errc::io);
-    if (leg.ops[op].state == OpState::zombie) {
-      resolve(i, op);
-    } else if (leg.ops[op].state == OpState::abandoned) {
-      retire(i, op);
-      free_op(i, op);
+  leg.removing = true;
+  leg.leaving = false;
+  leg_out(i, Why::person, Errc::cancelled);
+  if (leg.state == LegState::suspect) enter_fencing(i);
+  leg.leaves_at = log_.set_stale_everywhere(i, true);
+  for (std::uint64_t r = 0; r < log_.regions(); ++r) {
+    region(r).stale |= leg_bit(i);
+    marked(region(r), leg.leaves_at, &Region::stale_pending);
+  }
+  stale_ticket_ = std::max(stale_ticket_, leg.leaves_at);
+  go_on_removing();
+}
+
+void State::Machine::go_on_removing() {
+  for (unsigned i = 0; i < legs_.size(); ++i) {
+    Leg& leg = legs_[i];
+    if (!leg.removing) continue;
+    if (!leg.leaving && leg.leaves_at <= log_.completed()) {
+      leg.leaving = true;
+      leg.leaves_at = log_.set_role(i, Role::absent, Uuid{});
+    }
+    if (leg.leaving && leg.leaves_at <= log_.completed()) {
+      present_ &= static_cast<LegMask>(~leg_bit(i));
+      if (leg.state != LegState::fencing && leg.state != LegState::opening) removed_now(i);
     }
   }
+}
+
+void State::Machine::removed_now(unsigned i) {
+  Leg& leg = legs_[i];
+  end_ops(i);
   leg.removing = leg.held = leg.kept_unflushed = false;
   set_leg_state(i, LegState::absent);
   act(Action::Type::close).leg = static_cast<std::uint8_t>(i);
+}
+
+/// And comes in two: STALE everywhere first, then a member.
+void State::Machine::add(unsigned i) {
+  Leg& leg = legs_[i];
+  leg.joins_at = log_.set_stale_everywhere(i, true);
+  for (std::uint64_t r = 0; r < log_.regions(); ++r)
+    region(r).stale |= leg_bit(i);
+  leg.joining = true;
+  leg.config.present = true;
+  leg.fence_at = 0;
+  present_ |= leg_bit(i);
+  set_leg_state(i, LegState::fencing);
+  send_fences();
 }
 
 }  // namespace blockloom::mirror

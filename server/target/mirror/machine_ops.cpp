@@ -119,7 +119,7 @@ void State::Machine::op_ok(Slot slot, unsigned i) {
       r.winner = {op.serial, static_cast<std::uint16_t>(index), static_cast<std::uint8_t>(i)};
       r.ok = bit;
       for (LegMask rest = r.pending; rest != 0; rest &= static_cast<LegMask>(rest - 1))
-        abandon(first_leg(rest), r.op[first_leg(rest)]);
+        abandon(first_leg(rest), r.op[first_leg(rest)], true);
       return;
     }
   }
@@ -202,6 +202,12 @@ void State::Machine::op_timeout(unsigned i, std::uint32_t index, bool hard) {
   Leg& leg = legs_[i];
   Op& op = leg.ops[index];
   ++leg.timeouts;
+  if (op.state == OpState::abandoned) {
+    leg.lists[op.list].erase(leg.ops, index);
+    op.list = 0xff;
+    note(Notice::leg_slow, i, Errc::timed_out, op.offset, op.length);
+    return leg_out(i, Why::timeout, Errc::timed_out);
+  }
   if (!hard) {
     note(Notice::leg_slow, i, Errc::timed_out, op.offset, op.length);
     if (alone(op, i) && !(removed(Rule::w5_last) && op.kind != Kind::read)) {
@@ -263,12 +269,15 @@ void State::Machine::resolve(unsigned i, std::uint32_t index) {
   act(Action::Type::free_slot).slot = slot;
 }
 
-/// A read or flush that its request does not wait for any more.
-void State::Machine::abandon(unsigned i, std::uint32_t index) {
+/// A read or flush that its request does not wait for any more. One that lost a race is watched
+/// further: its leg has to answer in time all the same.
+void State::Machine::abandon(unsigned i, std::uint32_t index, bool watched) {
   Leg& leg = legs_[i];
   Op& op = leg.ops[index];
-  if (op.list != 0xff) leg.lists[op.list].erase(leg.ops, index);
-  op.list = 0xff;
+  if (!watched && op.list != 0xff) {
+    leg.lists[op.list].erase(leg.ops, index);
+    op.list = 0xff;
+  }
   requests_[op.slot].pending &= static_cast<LegMask>(~leg_bit(i));
   op.state = OpState::abandoned;
   op.slot = nil;

@@ -104,6 +104,13 @@ void State::Machine::advance_write(Slot slot) {
   Request& r = requests_[slot];
   Region& g = region(r.region);
   const auto good = static_cast<LegMask>(r.ok & present_ & ~g.stale);
+  // One that failed as the last, and is not the last any more: its resync ended meanwhile.
+  if (const auto missed = static_cast<LegMask>(present_ & ~r.ok & ~g.stale);
+      good != 0 && missed != 0 && !removed(Rule::w4) && !removed(Rule::w5))
+    set_stale(r.region, missed);
+  // Failed on every leg in sync; one that is being copied to may have it nevertheless, in a chunk
+  // that will not be copied again.
+  if (good == 0 && !removed(Rule::h9)) stop_copying(r.region, g.copying);
   if (count(good) < std::max(1U, config_.min_acks)) {
     if (r.lost && config_.on_all_failed == OnAllFailed::queue) return no_leg(slot);
     return answer(slot, r.errc == Errc::ok ? Errc::io : r.errc);
@@ -183,7 +190,7 @@ void State::Machine::finish_read(Slot slot) {
   Request& r = requests_[slot];
   const Region& g = region(r.region);
   for (LegMask rest = r.pending; rest != 0; rest &= static_cast<LegMask>(rest - 1))
-    abandon(first_leg(rest), r.op[first_leg(rest)]);
+    abandon(first_leg(rest), r.op[first_leg(rest)], true);
   // R3: what this shows must not be taken back by a restart.
   if (!stale_durable(g) && !removed(Rule::r3)) return wait_for_log(slot, Step::settling);
   answer(slot, Errc::ok);
@@ -264,7 +271,7 @@ void State::Machine::answer(Slot slot, Errc errc) {
     return;
   }
   for (LegMask rest = r.pending; rest != 0; rest &= static_cast<LegMask>(rest - 1))
-    abandon(first_leg(rest), r.op[first_leg(rest)]);
+    abandon(first_leg(rest), r.op[first_leg(rest)], true);
   if (r.hedging) {
     r.hedging = false;
     hedges_.erase(requests_, slot);

@@ -188,6 +188,7 @@ std::uint64_t RegionLog::stale_on_any(LegMask legs) const noexcept {
 void RegionLog::begin_commit() {
   assert(!committing_ && pending());
   committing_ = true;
+  ++number_;
   running_.swap(pending_);
   next_running_ = 0;
   for (const std::uint32_t page : running_)
@@ -215,11 +216,11 @@ bool RegionLog::next_batch(std::vector<LogWrite>& out) {
 void RegionLog::end_commit(bool ok) {
   assert(committing_);
   if (ok) {
-    ++completed_;
+    completed_ = number_;
     for (const std::uint32_t page : running_)
       storage_->pages[page].newest ^= 1U;
   } else {
-    // Its changes take part in the next try, under the number that this one had.
+    // Its changes take part in the next commit, whose higher number covers their tickets.
     for (const std::uint32_t page : running_) {
       PageState& state = storage_->pages[page];
       if (!state.pending) {
@@ -230,9 +231,6 @@ void RegionLog::end_commit(bool ok) {
   }
   running_.clear();
   committing_ = false;
-  if (!ok)
-    for (const std::uint32_t page : pending_)
-      storage_->pages[page].ticket = next_ticket();
 }
 
 NewestRecord newest_record(std::span<const RecordSeen> seen, unsigned copies) noexcept {

@@ -139,7 +139,7 @@ class RegionLog {
  private:
   struct Storage;
   RegionLog();
-  Ticket next_ticket() const noexcept { return completed_ + (committing_ ? 2 : 1); }
+  Ticket next_ticket() const noexcept { return number_ + 1; }
   void shape(const LogIdentity& identity);
   Ticket touch(std::uint32_t page);
   Ticket change(std::uint64_t region, unsigned plane, bool value);
@@ -157,6 +157,7 @@ class RegionLog {
   unsigned torn_ = 0;
   std::array<std::uint64_t, 1 + max_legs> counts_{};
   Ticket completed_ = 0;
+  Ticket number_ = 0;  ///< of the newest commit that was begun; one that failed is not repeated
   bool committing_ = false;
   std::vector<std::uint32_t> pending_;  ///< pages, each once
   std::vector<std::uint32_t> running_;  ///< of the commit under way

@@ -87,7 +87,7 @@ void RegionLog::encode(std::uint32_t page, std::byte* out) const {
   std::memcpy(out + 8, identity_.mirror.data(), 16);
   store_at(out, 24, page);
   store_at(out, 28, version);
-  store_at(out, 32, completed_ + 1);
+  store_at(out, 32, number_);
   if (page == 0) {
     store_at(out, at_size, identity_.size);
     store_at(out, at_region_size, identity_.region_size);
@@ -245,6 +245,7 @@ Result<RegionLog> RegionLog::load(LogSource& source, const LogIdentity& expect) 
   }
   if (log.completed_ >= ~std::uint64_t{0} - (std::uint64_t{1} << 32))
     return damaged(0, "its commit number makes no sense");
+  log.number_ = log.completed_;
   for (const std::uint32_t page : log.pending_)
     log.storage_->pages[page].ticket = log.next_ticket();
   return log;

@@ -172,6 +172,12 @@ Result<void> State::Machine::may(const Event& event) const {
   const auto rest =
       static_cast<LegMask>((event.type == Type::fail_leg ? up_ : present_) & ~leg_bit(i));
   if (rest == 0) return Error{Errc::busy, fmt::format("leg {} is the last one", i)};
+  // The marks as they are, and those that the record is just losing.
+  for (const Copied& copied : copied_)
+    if ((rest & ~region(copied.region).stale) == 0)
+      return Error{Errc::busy, fmt::format("region {} is being copied from leg {} just now; wait "
+                                           "until the others are in sync",
+                                           copied.region, i)};
   for (std::uint64_t r = log_.next_stale(rest, 0); r < log_.regions();
        r = log_.next_stale(rest, r + 1)) {
     if ((rest & ~region(r).stale) == 0)
