@@ -1,0 +1,313 @@
+#include "server/iscsi/node.hpp"
+
+#include <algorithm>
+#include <utility>
+
+#include <fmt/format.h>
+
+#include "server/base/log.hpp"
+#include "server/iscsi/connection.hpp"
+
+namespace blockloom::iscsi {
+namespace {
+
+LogicalUnits::Options unit_options(const IscsiOptions& options) {
+  LogicalUnits::Options result;
+  result.folder = options.state_folder;
+  result.buffer_bytes = options.limits.total_bytes;
+  return result;
+}
+
+}  // namespace
+
+Node::Node(Registry& registry, const IscsiOptions& options)
+    : registry_(registry),
+      units_(LogicalUnits::create(registry, unit_options(options))),
+      options_(std::make_shared<const IscsiOptions>(with_defaults(options))) {
+  refresh();
+}
+
+Node::~Node() = default;
+
+std::shared_ptr<const IscsiOptions> Node::snapshot() const {
+  const std::lock_guard lock(mutex_);
+  return options_;
+}
+
+const TargetOptions* Node::find_target(const IscsiOptions& options, std::string_view name) const {
+  const auto found = std::find_if(options.targets.begin(), options.targets.end(),
+                                  [&](const TargetOptions& t) { return t.name == name; });
+  return found == options.targets.end() ? nullptr : &*found;
+}
+
+// --- connections and logins ---------------------------------------------------------------------
+
+bool Node::count_in() noexcept {
+  const auto options = snapshot();
+  if (++unauthenticated_ > options->limits.unauthenticated) {
+    --unauthenticated_;
+    return false;
+  }
+  if (++connections_ > options->limits.connections) {
+    --connections_;
+    --unauthenticated_;
+    return false;
+  }
+  return true;
+}
+
+void Node::count_out() noexcept {
+  --connections_;
+}
+
+LoginVerdict Node::judge(const LoginIdentity& identity, const Peer& peer) {
+  LoginVerdict verdict;
+  const auto options = snapshot();
+  if (identity.tsih != 0) {
+    // One connection a session (MaxConnections=1).
+    const std::lock_guard lock(mutex_);
+    verdict.status = sessions_.contains(identity.tsih) ? LoginStatus::too_many_connections
+                                                       : LoginStatus::no_session;
+    return verdict;
+  }
+  if (identity.discovery) {
+    verdict.chap = {options, &options->discovery_chap};
+    return verdict;
+  }
+  const TargetOptions* const target = find_target(*options, identity.target);
+  if (target == nullptr) {
+    verdict.status = LoginStatus::not_found;
+  } else if (!target->access.allows(identity.initiator, peer.address)) {
+    verdict.status = LoginStatus::not_allowed;
+  } else if (!target->redirect.empty()) {
+    verdict.status = LoginStatus::moved_temporarily;
+    verdict.redirect = target->redirect;
+  } else {
+    verdict.alias = target->alias;
+    verdict.chap = {options, &target->chap};
+    verdict.offers = target->offers;
+  }
+  return verdict;
+}
+
+void Node::send_targets(std::string_view which, std::string_view initiator, const Peer& peer,
+                        TextWriter& answer) const {
+  const auto options = snapshot();
+  for (const TargetOptions& target : options->targets) {
+    if (which != "All" && which != target.name) continue;
+    if (!target.access.allows(initiator, peer.address)) continue;
+    answer.add("TargetName", target.name);
+    for (const PortalOptions& portal : options->portals) {
+      sockaddr_storage storage;
+      to_sockaddr(portal, storage);
+      const Address bound = address_of(storage);
+      std::string where = portal.advertise.empty() ? to_string(portal) : portal.advertise;
+      if (portal.advertise.empty()) {
+        // Of one that listens everywhere, the initiator knows the address that it came by.
+        if (is_wildcard(bound)) {
+          const std::size_t colon = peer.local_text.rfind(':');
+          where = fmt::format("{}:{}", peer.local_text.substr(0, colon), portal.port);
+        } else if (is_loopback(bound) && !is_loopback(peer.address)) {
+          continue;  // it cannot get there
+        }
+      }
+      answer.add("TargetAddress", where + ",1");
+    }
+  }
+}
+
+Node::Claim Node::claim(const std::shared_ptr<Connection>& connection) {
+  const LoginIdentity& who = connection->identity();
+  const std::lock_guard lock(mutex_);
+  Claim claim;
+  if (!who.discovery) {
+    for (auto& [tsih, entry] : sessions_) {
+      const LoginIdentity& other = entry.identity;
+      if (other.discovery || other.initiator != who.initiator || other.isid != who.isid ||
+          other.target != who.target)
+        continue;
+      // The latest login wins; one that waits already times out.
+      entry.waiting = connection;
+      end_locked(entry, "its initiator logged in again");
+      claim.kind = Claim::Kind::waiting;
+      return claim;
+    }
+    const auto target = targets_.find(who.target);
+    if (target == targets_.end()) {
+      claim.status = LoginStatus::not_found;
+      return claim;
+    }
+    claim.target = target->second.scsi;
+  }
+  if (sessions_.size() >= options_->limits.sessions) {
+    claim.status = LoginStatus::out_of_resources;
+    return claim;
+  }
+  do
+    ++last_tsih_;
+  while (last_tsih_ == 0 || sessions_.contains(last_tsih_));
+  claim.kind = Claim::Kind::granted;
+  claim.tsih = last_tsih_;
+  sessions_.emplace(last_tsih_, Entry{connection, who, {}, false});
+  return claim;
+}
+
+void Node::end_locked(Entry& entry, std::string_view why) {
+  if (std::exchange(entry.ending, true)) return;
+  entry.connection->mailbox().post(
+      [connection = entry.connection, text = std::string(why)] { connection->lost(text); });
+}
+
+void Node::release(std::uint16_t tsih) {
+  std::shared_ptr<Connection> gone, waiting;  // end after the lock
+  const std::lock_guard lock(mutex_);
+  const auto entry = sessions_.find(tsih);
+  if (entry == sessions_.end()) return;
+  gone = std::move(entry->second.connection);
+  waiting = entry->second.waiting.lock();
+  sessions_.erase(entry);
+  if (waiting) waiting->mailbox().post([waiting] { waiting->claim_again(); });
+}
+
+std::size_t Node::kick(std::uint16_t tsih, std::string_view initiator, std::string_view target,
+                       std::string_view why) {
+  const std::lock_guard lock(mutex_);
+  std::size_t kicked = 0;
+  for (auto& [number, entry] : sessions_) {
+    if ((tsih != 0 && number != tsih) ||
+        (!initiator.empty() && entry.identity.initiator != initiator) ||
+        (!target.empty() && entry.identity.target != target))
+      continue;
+    ++kicked;
+    entry.connection->mailbox().post(
+        [connection = entry.connection, text = std::string(why)] { connection->kick(text); });
+  }
+  return kicked;
+}
+
+std::vector<SessionInfo> Node::sessions() const {
+  const std::lock_guard lock(mutex_);
+  std::vector<SessionInfo> all;
+  for (const auto& [tsih, entry] : sessions_) {
+    all.push_back(entry.connection->info());
+    all.back().tsih = tsih;
+  }
+  return all;
+}
+
+// --- targets and their units --------------------------------------------------------------------
+
+std::vector<LunOptions> Node::wanted_luns(const TargetOptions& target) const {
+  std::vector<LunOptions> wanted = target.luns;
+  if (!target.all_devices) return wanted;
+  for (const auto& device : registry_.list()) {
+    if (device->minor() > 16383 || !device->live_table()) continue;
+    LunOptions lun;
+    lun.lun = static_cast<std::uint16_t>(device->minor());
+    lun.unit.device = device->name();
+    wanted.push_back(std::move(lun));
+  }
+  return wanted;
+}
+
+void Node::map_luns(const TargetOptions& options) {
+  std::map<std::uint16_t, LunInfo> luns;
+  std::vector<LunEntry> entries;
+  for (const LunOptions& lun : wanted_luns(options)) {
+    LunInfo& info = luns[lun.lun];
+    info.lun = lun.lun;
+    info.device = lun.unit.device;
+    auto unit = units_->open(lun.unit);
+    if (!unit) {
+      info.failure = unit.error().message;
+      log_warning(fmt::format("iscsi: target '{}', LUN {}: {}", options.name, lun.lun,
+                              unit.error().message));
+      continue;
+    }
+    entries.push_back({lun.lun, std::move(*unit)});
+  }
+  std::shared_ptr<ScsiTarget> scsi;
+  {
+    const std::lock_guard lock(mutex_);
+    Target& target = targets_[options.name];
+    if (!target.scsi) target.scsi = ScsiTarget::create(options.name, units_);
+    scsi = target.scsi;
+    target.luns = std::move(luns);
+  }
+  const std::vector<LunEntry> before = scsi->luns();
+  const bool same = std::equal(
+      before.begin(), before.end(), entries.begin(), entries.end(),
+      [](const LunEntry& a, const LunEntry& b) { return a.lun == b.lun && a.unit == b.unit; });
+  if (!same) scsi->set_luns(std::move(entries));
+}
+
+void Node::refresh() {
+  const std::lock_guard one_at_a_time(applying_);
+  const auto options = snapshot();
+  for (const TargetOptions& target : options->targets)
+    map_luns(target);
+}
+
+void Node::apply(const IscsiOptions& wanted) {
+  auto next = std::make_shared<const IscsiOptions>(with_defaults(wanted));
+  std::vector<std::string> gone;
+  {
+    const std::lock_guard one_at_a_time(applying_);
+    std::vector<Target> ended;  // after the lock
+    {
+      const std::lock_guard lock(mutex_);
+      options_ = next;
+      for (auto target = targets_.begin(); target != targets_.end();) {
+        if (find_target(*next, target->first) != nullptr) {
+          ++target;
+          continue;
+        }
+        gone.push_back(target->first);
+        ended.push_back(std::move(target->second));
+        target = targets_.erase(target);
+      }
+      for (auto& [tsih, entry] : sessions_) {
+        const TargetOptions* const target = find_target(*next, entry.identity.target);
+        const Peer& peer = entry.connection->peer();
+        if (target != nullptr && !target->access.allows(entry.identity.initiator, peer.address))
+          entry.connection->mailbox().post([connection = entry.connection] {
+            connection->kick("the configuration does not allow it any more");
+          });
+      }
+    }
+    for (const TargetOptions& target : next->targets)
+      map_luns(target);
+  }
+  for (const std::string& name : gone)
+    kick(0, {}, name, "the target was removed from the configuration");
+}
+
+std::vector<TargetInfo> Node::targets() const {
+  const auto options = snapshot();
+  std::vector<TargetInfo> all;
+  for (const TargetOptions& target : options->targets) {
+    TargetInfo info;
+    info.name = target.name;
+    info.alias = target.alias;
+    info.all_devices = target.all_devices;
+    info.chap = target.chap.required();
+    std::vector<LunEntry> entries;
+    {
+      const std::lock_guard lock(mutex_);
+      for (const auto& [tsih, entry] : sessions_)
+        info.sessions += entry.identity.target == target.name ? 1 : 0;
+      if (const auto found = targets_.find(target.name); found != targets_.end()) {
+        for (const auto& [number, lun] : found->second.luns)
+          info.luns.push_back(lun);
+        entries = found->second.scsi->luns();
+      }
+    }
+    for (LunInfo& lun : info.luns)
+      for (const LunEntry& entry : entries)
+        if (entry.lun == lun.lun) lun.unit = entry.unit->info();
+    all.push_back(std::move(info));
+  }
+  return all;
+}
+
+}  // namespace blockloom::iscsi
