@@ -28,6 +28,7 @@ enum class Verb : std::uint8_t {
   deps,
   events,
   info,
+  iscsi,
   load,
   ls,
   message,
@@ -68,6 +69,12 @@ struct Command {
   std::optional<std::uint64_t> event_number, since;
   std::uint64_t sector = 0;
   double interval_s = 1;
+
+  // iscsi
+  std::string what;  ///< sessions, targets, luns, reservations, kick
+  std::uint64_t tsih = 0;
+  std::string initiator, target;
+  bool all = false;
 };
 
 /// What a command line says: a command, or a text to print and how to end.

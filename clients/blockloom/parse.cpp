@@ -51,6 +51,7 @@ class Grammar {
   void asking_verbs();
   void watching_verbs();
   void many_device_verbs();
+  void iscsi_verb();
 
   Command command_;
   CLI::App app_{"Controls a running Blockloom server.", "blockloom"};
@@ -230,6 +231,17 @@ void Grammar::many_device_verbs() {
       ->type_name("");
 }
 
+void Grammar::iscsi_verb() {
+  CLI::App* sub = verb("iscsi", Verb::iscsi, "show the iSCSI target, or end sessions");
+  sub->add_option("what", command_.words, "sessions, targets, luns, reservations, or kick [TSIH]")
+      ->expected(1, 2)
+      ->required()
+      ->type_name("");
+  sub->add_option("--initiator", command_.initiator, "kick: the sessions of this initiator");
+  sub->add_option("--target", command_.target, "kick: the sessions with this target");
+  flag(sub, "--all", command_.all, "kick: all sessions");
+}
+
 Grammar::Grammar() {
   const char* from_environment = std::getenv("BLOCKLOOM_SOCKET");
   command_.socket = from_environment && *from_environment ? from_environment : default_socket;
@@ -244,6 +256,7 @@ Grammar::Grammar() {
   asking_verbs();
   watching_verbs();
   many_device_verbs();
+  iscsi_verb();
 }
 
 /// What to say of a command line that CLI11 refuses: it does not name a verb that it lacks.

@@ -100,6 +100,8 @@ Exit run(const Command& command) {
       return run_events(command, *client);
     case Verb::top:
       return run_top(command, *client);
+    case Verb::iscsi:
+      return run_iscsi(command, *client);
     case Verb::ls:
     case Verb::info:
     case Verb::table:

@@ -25,6 +25,7 @@ Exit run_changes(const Command& command, ControlClient& client);
 Exit run_queries(const Command& command, ControlClient& client);
 Exit run_wait(const Command& command, ControlClient& client);
 Exit run_events(const Command& command, ControlClient& client);
+Exit run_iscsi(const Command& command, ControlClient& client);
 Exit run_top(const Command& command, ControlClient& client);
 
 }  // namespace blockloom::cli

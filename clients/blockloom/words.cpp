@@ -58,6 +58,30 @@ std::string split_rename(Command& command) {
   return {};
 }
 
+std::string split_iscsi(Command& command) {
+  command.what = command.words.empty() ? std::string() : command.words.front();
+  const bool kick = command.what == "kick";
+  if (!kick && command.what != "sessions" && command.what != "targets" && command.what != "luns" &&
+      command.what != "reservations")
+    return fmt::format("'{}': expected sessions, targets, luns, reservations or kick",
+                       command.what);
+  const bool chosen = !command.initiator.empty() || !command.target.empty() || command.all;
+  if (!kick && chosen) return "--initiator, --target and --all are for kick";
+  if (command.words.size() > 2 || (!kick && command.words.size() > 1))
+    return fmt::format("'{}' is one word too many", command.words.back());
+  if (!kick) return {};
+  if (command.words.size() == 2) {
+    const auto tsih = whole(command.words[1]);
+    if (!tsih || *tsih == 0 || *tsih > 65535)
+      return fmt::format("session '{}': expected the number of one, as 'iscsi sessions' shows it",
+                         command.words[1]);
+    command.tsih = *tsih;
+  } else if (!chosen) {
+    return "which sessions? Give one's number, --initiator, --target or --all";
+  }
+  return {};
+}
+
 bool takes_one(Verb verb) {
   return verb == Verb::load || verb == Verb::rename || verb == Verb::message ||
          verb == Verb::wait || verb == Verb::attach_help;
@@ -79,6 +103,8 @@ std::string split(Command& command) {
       return split_load(command);
     case Verb::rename:
       return split_rename(command);
+    case Verb::iscsi:
+      return split_iscsi(command);
     default:
       return {};
   }

@@ -85,6 +85,7 @@ const char* const parameters_help =
     "config=FILE            Read devices, limits and the rest from a blockloom.toml.\n"
     "default=NAME           The device that clients get who name no export.\n"
     "control=SOCKET         Listen for the blockloom command on this Unix socket.\n"
+    "iscsi=ADDRESS[:PORT]   Serve iSCSI there as well: each device is a LUN of one target.\n"
     "state=DIR              Keep run-time changes here, so that they outlive a restart.\n"
     "\n"
     "Example: two files side by side, in stripes of 128 sectors:\n"
@@ -133,6 +134,10 @@ Result<void> Parameters::add(std::string_view key, std::string_view value) {
   if (key == "config") return set_once(options_.config, key, absolute_path(key, value));
   if (key == "control") return set_once(options_.control_socket, key, absolute_path(key, value));
   if (key == "state") return set_once(options_.state_dir, key, absolute_path(key, value));
+  if (key == "iscsi") {
+    if (value.empty()) return Error{Errc::invalid, "iscsi=: empty value, expected ADDRESS[:PORT]"};
+    return set_once(options_.iscsi, key, std::string(value));
+  }
   if (key == "default") {
     if (value.empty())
       return Error{Errc::invalid, "default=: empty value, expected the name of a device"};
@@ -145,7 +150,7 @@ Result<void> Parameters::add(std::string_view key, std::string_view value) {
     return {};
   }
   return Error{Errc::invalid, fmt::format("unknown parameter '{}': expected table, device, "
-                                          "readonly, config, default, control or state",
+                                          "readonly, config, default, control, iscsi or state",
                                           key)};
 }
 

@@ -9,11 +9,14 @@
 #include <string_view>
 #include <vector>
 
+#include "proto/control/value.hpp"
 #include "server/base/clock.hpp"
 #include "server/base/error.hpp"
 #include "server/device/registry.hpp"
 
 namespace blockloom::control {
+
+class Params;
 
 /// Where NBD clients attach: what `attach-help` prints lines for.
 struct Endpoint {
@@ -50,6 +53,10 @@ struct Options {
   /// only lists of devices are taken. Any thread.
   std::function<Result<std::vector<DeviceSpec>>(std::string_view text, const std::string& name)>
       parse_config;
+
+  /// What the verbs that begin with "iscsi_" answer, by the rest of their names. Empty: this
+  /// server has no iSCSI target. Any thread; may wait.
+  std::function<Result<rpc::Value>(std::string_view verb, const Params& params)> iscsi;
 
   ServerLimits limits;
 };

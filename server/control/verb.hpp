@@ -74,6 +74,12 @@ Result<rpc::Value> verb_reload(VerbContext& context, const Params& params);
 
 Result<rpc::Value> verb_attach_help(VerbContext& context, const Params& params);
 
+Result<rpc::Value> verb_iscsi_sessions(VerbContext& context, const Params& params);
+Result<rpc::Value> verb_iscsi_targets(VerbContext& context, const Params& params);
+Result<rpc::Value> verb_iscsi_luns(VerbContext& context, const Params& params);
+Result<rpc::Value> verb_iscsi_reservations(VerbContext& context, const Params& params);
+Result<rpc::Value> verb_iscsi_kick(VerbContext& context, const Params& params);
+
 rpc::Value to_value(const ApplyReport& report);
 rpc::Value to_value(const Event& event);
 double to_seconds(Duration duration) noexcept;

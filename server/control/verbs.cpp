@@ -65,6 +65,14 @@ std::vector<Verb> make_verbs() {
       {"check", Runs::change, {devices, toml, file}, verb_check},
       {"reload", Runs::change, {}, verb_reload},
       {"attach_help", Runs::here, {device, uuid}, verb_attach_help},
+      {"iscsi_sessions", Runs::query, {}, verb_iscsi_sessions},
+      {"iscsi_targets", Runs::query, {}, verb_iscsi_targets},
+      {"iscsi_luns", Runs::query, {}, verb_iscsi_luns},
+      {"iscsi_reservations", Runs::query, {}, verb_iscsi_reservations},
+      {"iscsi_kick",
+       Runs::query,
+       {{"tsih", T::count}, {"initiator", T::string}, {"target", T::string}, {"all", T::boolean}},
+       verb_iscsi_kick},
   };
 }
 

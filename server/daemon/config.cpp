@@ -8,6 +8,8 @@
 
 #include <fmt/format.h>
 
+#include "server/daemon/config_iscsi.hpp"
+
 namespace blockloom {
 namespace {
 
@@ -74,7 +76,10 @@ Result<Config> load_config(const std::string& path) {
     if (!text) return text.error();
     texts.push_back(std::move(*text));
   }
-  return parse_config(texts);
+  auto config = parse_config(texts);
+  if (config)
+    if (auto secrets = read_chap_files(config->iscsi); !secrets) return secrets.error();
+  return config;
 }
 
 Result<void> check_public(const Listener& listener, const Config& config) {
@@ -142,6 +147,7 @@ std::vector<std::string> restart_settings(const Config& running, const Config& w
   note(running.filters != wanted.filters, "server.filters");
   note(running.tls != wanted.tls, "tls");
   note(!same(running.limits, wanted.limits), "limits");
+  note(running.iscsi.enabled != wanted.iscsi.enabled, "iscsi.enabled");
   return names;
 }
 

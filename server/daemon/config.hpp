@@ -10,6 +10,7 @@
 #include "server/daemon/listener.hpp"
 #include "server/device/device.hpp"
 #include "server/device/registry.hpp"
+#include "server/iscsi/options.hpp"
 
 namespace blockloom {
 
@@ -44,6 +45,7 @@ struct Config {
   TlsConfig tls;
   DeviceLimits limits;
   std::vector<DeviceSpec> devices;
+  iscsi::IscsiOptions iscsi;
 };
 
 /// One text to read, and what to call it in messages.

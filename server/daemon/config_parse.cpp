@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include "server/daemon/config_iscsi.hpp"
 #include "server/daemon/config_reader.hpp"
 #include "server/device/names.hpp"
 #include "server/target/table_line.hpp"
@@ -20,12 +21,14 @@ using Path = const std::string&;
 /// The grammar of blockloom.toml, in the order of docs/blockloom.toml.5.scd.
 class Grammar {
  public:
-  Grammar(std::span<const ConfigText> texts, Config& out) : in_(texts), out_(out) {}
+  Grammar(std::span<const ConfigText> texts, Config& out)
+      : in_(texts), out_(out), iscsi_(in_, out.iscsi) {}
 
   Result<void> read_config() {
     in_.read_texts({{"server", in_.section(server_keys())},
                     {"tls", in_.section(tls_keys())},
                     {"limits", in_.section(limits_keys())},
+                    iscsi_.key(),
                     device_key()});
     out_.main_empty = in_.first_empty();
     if (!in_.failed()) check_together();
@@ -190,8 +193,8 @@ class Grammar {
 
   /// What nbdkit takes for KEY=VALUE, less the plugin's own keys.
   static bool is_param_name(const std::string& name) {
-    static constexpr std::string_view ours[] = {"config",  "table", "device",  "default",
-                                                "control", "state", "readonly"};
+    static constexpr std::string_view ours[] = {"config",  "table", "device",   "default",
+                                                "control", "state", "readonly", "iscsi"};
     return !name.empty() && is_letter(name[0]) &&
            std::find(std::begin(ours), std::end(ours), name) == std::end(ours) &&
            std::all_of(name.begin(), name.end(), [](char c) {
@@ -290,10 +293,12 @@ class Grammar {
     for (std::size_t i = 0; i < out_.listen.size(); ++i)
       if (const auto allowed = check_public(out_.listen[i], out_); !allowed)
         in_.fail(listener_places_[i], allowed.error().message);
+    iscsi_.check_together(out_.insecure);
   }
 
   TomlReader in_;
   Config& out_;
+  IscsiGrammar iscsi_;
   std::vector<Place> listener_places_;  // beside out_.listen
 };
 

@@ -11,10 +11,13 @@
 #include "server/base/log.hpp"
 #include "server/control/server.hpp"
 #include "server/daemon/config.hpp"
+#include "server/daemon/config_iscsi.hpp"
 #include "server/daemon/endpoints.hpp"
 #include "server/daemon/hangup.hpp"
+#include "server/daemon/iscsi_verbs.hpp"
 #include "server/daemon/readiness.hpp"
 #include "server/device/state_store.hpp"
+#include "server/iscsi/server.hpp"
 
 namespace blockloom {
 namespace {
@@ -44,10 +47,18 @@ Result<std::vector<DeviceSpec>> merged(const Config& config, const EngineOptions
 }
 
 /// The settings that count, of which those given by hand win.
-Config effective(Config config, const EngineOptions& options) {
+Result<Config> effective(Config config, const EngineOptions& options) {
   if (!options.control_socket.empty()) config.control = options.control_socket;
   if (!options.state_dir.empty()) config.state_dir = options.state_dir;
   if (!options.default_device.empty()) config.default_device = options.default_device;
+  if (!options.iscsi.empty()) {
+    auto portal = iscsi::parse_portal(options.iscsi);
+    if (!portal) return portal.error();
+    config.iscsi.enabled = true;
+    if (auto allowed = check_public(*portal, config.iscsi); !allowed) return allowed.error();
+    config.iscsi.portals = {std::move(*portal)};
+  }
+  if (!config.state_dir.empty()) config.iscsi.state_folder = config.state_dir + "/reservations";
   return config;
 }
 
@@ -91,6 +102,7 @@ struct Engine::State {
   Config latest;         // the last one that was applied; under reloading
 
   // Last, and so first to go: they call what stands above.
+  std::unique_ptr<iscsi::Server> iscsi;  // verbs ask it
   std::unique_ptr<control::Server> control;
   std::unique_ptr<HangupWatch> hangup;
   std::unique_ptr<WatchdogPinger> watchdog;
@@ -105,13 +117,15 @@ Result<std::unique_ptr<Engine>> Engine::create(EngineOptions options) {
     if (!loaded) return loaded.error();
     config = std::move(*loaded);
   }
-  config = effective(std::move(config), options);
-  auto state = std::make_unique<State>(std::move(options), std::move(config));
+  auto whole = effective(std::move(config), options);
+  if (!whole) return whole.error();
+  auto state = std::make_unique<State>(std::move(options), std::move(*whole));
   state->advertise = state->started_with.advertise;
   state->default_device = state->started_with.default_device;
   if (auto opened = state->open_devices(); !opened) return opened.error();
   std::unique_ptr<Engine> engine(new Engine(std::move(state)));
   if (auto controlled = engine->open_control(); !controlled) return controlled.error();
+  if (auto portals = engine->open_iscsi(); !portals) return portals.error();
   return engine;
 }
 
@@ -122,11 +136,21 @@ Result<void> Engine::open_control() {
   options.socket_path = s.started_with.control;
   options.default_device = [this] { return default_device(); };
   if (!s.options.config.empty()) options.reload = [this] { return reload(); };
+  options.iscsi = [&s](std::string_view verb, const control::Params& params) {
+    return iscsi_verb(s.iscsi.get(), verb, params);
+  };
   options.parse_config = [](std::string_view text, const std::string& name) {
     return parse_devices({name, std::string(text)});
   };
   s.control = std::make_unique<control::Server>(s.registry, std::move(options));
   return s.control->listen();
+}
+
+Result<void> Engine::open_iscsi() {
+  State& s = *state_;
+  if (!s.started_with.iscsi.enabled) return {};
+  s.iscsi = std::make_unique<iscsi::Server>(s.registry, s.started_with.iscsi);
+  return s.iscsi->listen();
 }
 
 Result<void> Engine::State::open_devices() {
@@ -164,11 +188,14 @@ Engine::~Engine() {
   begin_shut_down();
   state_->hangup.reset();
   state_->control.reset();
+  state_->iscsi.reset();
   state_->watchdog.reset();
 }
 
 Result<void> Engine::start() {
   State& s = *state_;
+  if (s.iscsi)
+    if (auto started = s.iscsi->start(); !started) return started;
   if (s.control) {
     s.control->set_endpoints(current_endpoints(s.started_with));
     if (auto started = s.control->start(); !started) return started;
@@ -215,12 +242,22 @@ Result<ApplyReport> Engine::reload() {
 Result<ApplyReport> Engine::State::reload_held() {
   auto loaded = load_config(options.config);
   if (!loaded) return loaded.error();
-  Config config = effective(std::move(*loaded), options);
+  auto with_options = effective(std::move(*loaded), options);
+  if (!with_options) return with_options.error();
+  Config config = std::move(*with_options);
   if (auto whole = check_not_truncated(latest, config); !whole) return whole.error();
   auto devices = merged(config, options);
   if (!devices) return devices.error();
+  // Portals first: one that cannot be bound leaves everything as it was.
+  std::vector<std::string> notes;
+  if (iscsi && config.iscsi.enabled) {
+    auto reloaded = iscsi->reload(config.iscsi);
+    if (!reloaded) return reloaded.error();
+    notes = std::move(*reloaded);
+  }
   auto report = registry.reconfigure(*devices);
   if (!report) return report;
+  report->notes.insert(report->notes.end(), notes.begin(), notes.end());
   advertise = config.advertise;
   {
     const std::lock_guard lock(lifecycle);
@@ -238,6 +275,8 @@ void Engine::begin_shut_down() {
     if (std::exchange(state_->shut_down, true)) return;
   }
   readiness::stopping();
+  // Initiators hear that the target goes before their commands fail: they try another path.
+  if (state_->iscsi) state_->iscsi->begin_stop();
   state_->registry.shut_down();
 }
 

@@ -18,6 +18,7 @@ struct EngineOptions {
       default_device;  ///< what an empty export name opens; empty: the file's, or the only one
   std::string control_socket;  ///< overrides the file's; empty: the file's, or none
   std::string state_dir;       ///< overrides the file's; empty: the file's, or none
+  std::string iscsi;  ///< "ADDRESS[:PORT]": serves iSCSI there, instead of at the file's portals
 };
 
 /// The whole engine in one process: registry, control socket, reload. The frontend makes one.
@@ -48,6 +49,7 @@ class Engine {
   struct State;
   explicit Engine(std::unique_ptr<State> state);
   Result<void> open_control();
+  Result<void> open_iscsi();
 
   std::unique_ptr<State> state_;
 };

@@ -138,6 +138,8 @@ TEST_CASE("what every method answers has the names in the document, and no other
   for (const Verb& verb : verbs()) {
     const std::string name(verb.name);
     CAPTURE(name);
+    // Answered by the target itself: tests/functional/iscsi_config_test.py compares those.
+    if (name.starts_with("iscsi_")) continue;
     REQUIRE(answered.contains(name));
     REQUIRE(said.contains(name));
     Names promised = said.at(name);
