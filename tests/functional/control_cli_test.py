@@ -63,6 +63,11 @@ class Texts(Cli):
         self.assertEqual(set(top), {"name", "minor", "legs", "holders"})
         self.assertEqual(vol0["holders"], ["top"])
 
+    def test_iscsi_where_there_is_none(self):
+        # With a target: iscsi_config_test.py.
+        self.blockloom("iscsi", "sessions", code=FAILED)
+        self.assertIn("no iSCSI target", self.errors)
+
     def test_no_devices(self):
         self.blockloom("remove", "vol0")
         for words in (["ls"], ["ls", "--tree"], ["info"], ["info", "-c"], ["table"], ["status"],
