@@ -1,5 +1,6 @@
 #include "server/iscsi/receiver.hpp"
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstring>
