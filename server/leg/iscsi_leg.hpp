@@ -30,9 +30,11 @@ namespace blockloom {
 /// first of them, receives, keeps time, connects, and completes. The session is made when it is
 /// first needed. Used plainly (linear, striped…), the leg connects again after a loss and repeats
 /// what was not answered, after the login and a LUN RESET have ended the old session's commands;
-/// a request that has no answer at its deadline fails with Errc::timed_out. Under a mirror's
-/// control it does what RemoteLeg says. Blocks larger than 512 bytes: a write that is not made of
-/// whole blocks reads and rewrites those at its ends, while other writes to them wait.
+/// if writes had been answered and not flushed, the next flush fails once, because a target that
+/// went down may have lost them; a request that has no answer at its deadline fails with
+/// Errc::timed_out. Under a mirror's control it does what RemoteLeg says. Blocks larger than 512
+/// bytes: a write that is not made of whole blocks reads and rewrites those at its ends, while
+/// other writes to them wait.
 class IscsiLeg final : public Leg, public RemoteLeg {
  public:
   static constexpr std::size_t max_requests = 4096;
@@ -61,7 +63,7 @@ class IscsiLeg final : public Leg, public RemoteLeg {
  private:
   using Lock = std::unique_lock<std::mutex>;
   using Requests = std::list<IscsiRequest>;
-  enum class Issue { issued, exhausted, blocked };
+  enum class Issue { issued, exhausted, blocked, failed };
   struct Verdict {
     bool again = false;
     Errc status = Errc::ok;
@@ -178,6 +180,10 @@ class IscsiLeg final : public Leg, public RemoteLeg {
   std::vector<IscsiCommand*> waiting_;  // to be sent again
   IscsiCommand capacity_;
   bool check_capacity_ = false;
+  // Writes that were answered, and how many of them were when the last good flush began: what lies
+  // between may be in the disk's cache only.
+  std::uint64_t answered_writes_ = 0, flushed_writes_ = 0;
+  bool flush_fails_ = false;  // some of these may be lost
   TimePoint logged_{};
 
   std::unique_ptr<IscsiSession> session_;

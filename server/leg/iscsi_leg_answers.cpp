@@ -82,6 +82,11 @@ void IscsiLeg::command_ended(IscsiCommand& command) noexcept {
     if (request.stop || controlled_ || stopping_) {
       (unknown ? request.unknown : request.unsent) = true;
       request.stop = true;
+    } else if (command.kind == Kind::synchronize && disk_.write_cache &&
+               answered_writes_ != flushed_writes_) {
+      // With the next session it would be about what is left, not about what was answered.
+      verdict.status = Errc::io;
+      flushed_writes_ = answered_writes_;
     } else {
       verdict.again = true;  // with the next session
     }
@@ -201,6 +206,9 @@ IscsiLeg::Verdict IscsiLeg::unsupported(IscsiCommand& command) noexcept {
 
 /// What a read brought goes where it belongs.
 void IscsiLeg::take_data(IscsiCommand& command) noexcept {
+  if (modifies(command) && !(command.request->io->has(io_flag::fua) && disk_.fua))
+    ++answered_writes_;
+  if (command.kind == Kind::synchronize) flushed_writes_ = std::max(flushed_writes_, command.at);
   if (command.kind == Kind::lba_status) return take_lba_status(command);
   IscsiRequest& request = *command.request;
   if (command.kind != Kind::transfer || request.io->op != Op::read || !request.unaligned) return;

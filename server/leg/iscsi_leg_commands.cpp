@@ -108,7 +108,9 @@ void IscsiLeg::pump() noexcept {
     const Issue result = issue(*at);
     if (result == Issue::issued) continue;
     IscsiRequest* const next = at->next_ready;
-    if (result == Issue::blocked) {
+    if (result == Issue::failed) {
+      end_request(*at);  // takes it off the list
+    } else if (result == Issue::blocked) {
       before = at;
     } else {
       (before == nullptr ? ready_ : before->next_ready) = next;
@@ -144,9 +146,16 @@ IscsiLeg::Issue IscsiLeg::issue(IscsiRequest& request) {
   }
   if (request.step == IscsiRequest::Step::flush) {
     if (request.outstanding > 0) return Issue::exhausted;
+    if (request.io->op == Op::flush && flush_fails_) {
+      flush_fails_ = false;
+      request.status = Errc::io;
+      request.stop = true;
+      return Issue::failed;
+    }
     const bool wide = disk_.blocks > 0xffff'ffff;
     IscsiCommand& command = new_command(request, Kind::synchronize, 0, 0);
     command.cdb = disk::synchronize_cache(wide);
+    command.at = answered_writes_;
     request.at = request.high;
     begin(command);
     return Issue::exhausted;

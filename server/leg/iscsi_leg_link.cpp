@@ -35,7 +35,7 @@ void IscsiLeg::poke() const noexcept {
 /// Whether the thread sleeps on something that has changed.
 bool IscsiLeg::must_poke() const noexcept {
   if (!session_) return !connector_ || stopping_;
-  if (session_->state() == IscsiSession::State::closed) return true;
+  if (session_->state() == IscsiSession::State::closed || !finished_.empty()) return true;
   if (!active_.empty() && active_.front().deadline < wake_) return true;
   return (session_->events() & ~polled_) != 0;
 }
@@ -259,6 +259,10 @@ void IscsiLeg::session_ended(TimePoint now) noexcept {
   if (stopping_) return;
   last_error_ = reason.message;
   if (!controlled_) {
+    if (answered_writes_ != flushed_writes_ && disk_.write_cache) {
+      flushed_writes_ = answered_writes_;
+      flush_fails_ = true;
+    }
     if (reason.code != Errc::shutdown)
       log_warning(fmt::format("leg {}: the session with {} is lost: {}", quoted(uri()),
                               portal_text(uri_), reason.message));

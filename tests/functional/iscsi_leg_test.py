@@ -140,6 +140,21 @@ class Plain(harness.Case):
         for i in range(32):
             self.assertEqual(drive.run("read", i * 4096, 4096), ["ok", str(i + 1)])
 
+    def test_a_flush_fails_once_when_the_target_may_have_lost_what_it_had_answered(self):
+        target = Tgtd(self, self.disk)
+        drive = Drive(self, target.uri())
+        self.assertEqual(drive.run("write", 0, 4096, 1), ["ok"])
+        self.assertEqual(drive.run("flush"), ["ok"])
+        target.kill()
+        target.start()
+        self.assertEqual(drive.run("flush"), ["ok"])  # nothing was left to lose
+        self.assertEqual(drive.run("write", 0, 4096, 2), ["ok"])
+        target.kill()
+        target.start()
+        self.assertEqual(drive.run("read", 0, 4096), ["ok", "2"])
+        self.assertEqual(drive.run("flush"), ["io"])
+        self.assertEqual(drive.run("flush"), ["ok"])
+
     def test_a_frozen_target_fails_requests_at_their_time_and_serves_again(self):
         target = Tgtd(self, self.disk)
         drive = Drive(self, target.uri("timeout=1s&keepalive=10s&login_timeout=1s"))
@@ -170,6 +185,7 @@ class Plain(harness.Case):
                             control=True)
         client = self.connect(server, "d")
         client.pwrite(b"x" * 4096, 0)
+        client.flush()
         target.kill()
         os.truncate(self.disk, 32 * MIB)
         target.start()
