@@ -84,21 +84,24 @@ class Hangup(daemon.Case):
             self.connect(server, "a")
 
     def test_a_removed_device_serves_the_client_that_has_it_open(self):
-        server = self.serve_text(daemon.device("a", "0 2048 linear mem:1M 0"))
+        kept = daemon.device("kept", "0 8 zero")
+        server = self.serve_text(kept + daemon.device("a", "0 2048 linear mem:1M 0"))
         client = self.connect(server, "a")
         client.pwrite(pattern(512, 1), 0)
-        self.rewrite("")
+        self.rewrite(kept)
         server.hang_up()
         self.assertEqual(client.pread(512, 0), pattern(512, 1))
         self.hang_up(client)
 
         def gone():
             try:
-                self.connect(server, "a")
+                probe = self.connect(server, "a")
             except harness.nbd.Error:
                 return True
+            self.hang_up(probe)  # or it would be the client that keeps the device
             return False
         harness.wait_until(gone, "the device's end")
+        self.connect(server, "kept")
 
     def refused_reload(self, text, *expected):
         server = self.serve_text(daemon.device("a", f"0 2048 linear {self.disks[0]} 0"))
