@@ -26,6 +26,7 @@ enum class Verb : std::uint8_t {
   clear,
   create,
   deps,
+  dump,
   events,
   info,
   iscsi,
@@ -43,6 +44,22 @@ enum class Verb : std::uint8_t {
   top,
   version,
   wait,
+};
+
+/// `blockloom dump …`
+enum class DumpVerb : std::uint8_t {
+  dmesg,
+  enable_help,
+  get,
+  groups,
+  info,
+  ls,
+  pin,
+  rm,
+  show,
+  test,
+  verify,
+  watch,
 };
 
 /// A command line, read and checked as far as that goes without the server.
@@ -75,6 +92,11 @@ struct Command {
   std::uint64_t tsih = 0;
   std::string initiator, target;
   bool all = false;
+
+  DumpVerb dump_verb = DumpVerb::ls;
+  std::vector<std::string> dumps;  ///< that `dump` is about; or a host
+  std::string output;              ///< of `dump get`: a file; empty: the dump's own name
+  bool netconsole = false, unpin = false;
 };
 
 /// What a command line says: a command, or a text to print and how to end.

@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 
 #include "clients/blockloom/command.hpp"
+#include "clients/blockloom/parse_dump.hpp"
 #include "clients/blockloom/words.hpp"
 
 namespace blockloom::cli {
@@ -33,6 +34,7 @@ class Grammar {
   /// The list of words that goes on after "--".
   std::vector<std::string>& tail() {
     const Verb verb = command_.verb;
+    if (verb == Verb::dump) return command_.dumps;
     const bool words =
         verb == Verb::message || verb == Verb::wait || verb == Verb::load || verb == Verb::reload;
     return words ? command_.words : command_.devices;
@@ -257,6 +259,7 @@ Grammar::Grammar() {
   watching_verbs();
   many_device_verbs();
   iscsi_verb();
+  add_dump_verbs(*verb("dump", Verb::dump, "look at the crash dumps that came in"), command_);
 }
 
 /// What to say of a command line that CLI11 refuses: it does not name a verb that it lacks.

@@ -102,6 +102,8 @@ Exit run(const Command& command) {
       return run_top(command, *client);
     case Verb::iscsi:
       return run_iscsi(command, *client);
+    case Verb::dump:
+      return run_dump(command, *client);
     case Verb::ls:
     case Verb::info:
     case Verb::table:

@@ -27,5 +27,6 @@ Exit run_wait(const Command& command, ControlClient& client);
 Exit run_events(const Command& command, ControlClient& client);
 Exit run_iscsi(const Command& command, ControlClient& client);
 Exit run_top(const Command& command, ControlClient& client);
+Exit run_dump(const Command& command, ControlClient& client);
 
 }  // namespace blockloom::cli

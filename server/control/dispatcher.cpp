@@ -78,7 +78,7 @@ void Dispatcher::dispatch(const std::shared_ptr<Exchange>& exchange, std::size_t
     exchange->finish(index, request.notification ? "" : rpc::write_failure(request.id, failure));
   };
   if (request.failure) return refuse(*request.failure);
-  const Verb* verb = find_verb(request.method);
+  const Verb* verb = find_verb(request.method, options_);
   if (!verb)
     return refuse({rpc::code::method_not_found,
                    fmt::format("unknown method {}", rpc::in_quotes(request.method)),

@@ -40,6 +40,8 @@ struct ServerLimits {
   std::size_t queued_verbs = 256;                           ///< for each kind of thread
 };
 
+struct Verb;
+
 struct Options {
   std::string socket_path;                      ///< absolute
   std::function<std::string()> default_device;  ///< what an empty export name opens now; any thread
@@ -57,6 +59,9 @@ struct Options {
   /// What the verbs that begin with "iscsi_" answer, by the rest of their names. Empty: this
   /// server has no iSCSI target. Any thread; may wait.
   std::function<Result<rpc::Value>(std::string_view verb, const Params& params)> iscsi;
+
+  /// Verbs of other parts of the process, beside the built-in ones. Null: none.
+  std::shared_ptr<const std::vector<Verb>> more_verbs;
 
   ServerLimits limits;
 };

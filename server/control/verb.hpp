@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string_view>
@@ -32,7 +33,7 @@ struct VerbContext {
   const Options& options;
 };
 
-using VerbFunction = Result<rpc::Value> (*)(VerbContext& context, const Params& params);
+using VerbFunction = std::function<Result<rpc::Value>(VerbContext& context, const Params& params)>;
 
 struct Verb {
   std::string_view name;
@@ -43,6 +44,8 @@ struct Verb {
 
 std::span<const Verb> verbs();
 const Verb* find_verb(std::string_view name);
+/// Also among those that the options bring.
+const Verb* find_verb(std::string_view name, const Options& options);
 
 /// The device that the parameters `device` or `uuid` name; one of them has to be there.
 Result<std::shared_ptr<Device>> find_device(Registry& registry, const Params& params);

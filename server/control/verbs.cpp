@@ -89,6 +89,14 @@ const Verb* find_verb(std::string_view name) {
   return nullptr;
 }
 
+const Verb* find_verb(std::string_view name, const Options& options) {
+  if (const Verb* verb = find_verb(name)) return verb;
+  if (!options.more_verbs) return nullptr;
+  for (const Verb& verb : *options.more_verbs)
+    if (verb.name == name) return &verb;
+  return nullptr;
+}
+
 Result<std::shared_ptr<Device>> find_device(Registry& registry, const Params& params) {
   if (params.has("device") == params.has("uuid"))
     return Error{Errc::invalid, "one of the parameters 'device' and 'uuid' must be given"};

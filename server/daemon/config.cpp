@@ -148,6 +148,7 @@ std::vector<std::string> restart_settings(const Config& running, const Config& w
   note(running.tls != wanted.tls, "tls");
   note(!same(running.limits, wanted.limits), "limits");
   note(running.iscsi.enabled != wanted.iscsi.enabled, "iscsi.enabled");
+  note(running.dump != wanted.dump, "dump");
   return names;
 }
 

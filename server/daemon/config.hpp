@@ -10,6 +10,7 @@
 #include "server/daemon/listener.hpp"
 #include "server/device/device.hpp"
 #include "server/device/registry.hpp"
+#include "server/dump/options.hpp"
 #include "server/iscsi/options.hpp"
 
 namespace blockloom {
@@ -44,6 +45,7 @@ struct Config {
   std::vector<FilterConfig> filters;
   TlsConfig tls;
   DeviceLimits limits;
+  dump::Options dump;
   std::vector<DeviceSpec> devices;
   iscsi::IscsiOptions iscsi;
 };

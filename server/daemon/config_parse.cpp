@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include "server/daemon/config_dump.hpp"
 #include "server/daemon/config_iscsi.hpp"
 #include "server/daemon/config_reader.hpp"
 #include "server/device/names.hpp"
@@ -29,6 +30,7 @@ class Grammar {
                     {"tls", in_.section(tls_keys())},
                     {"limits", in_.section(limits_keys())},
                     iscsi_.key(),
+                    {"dump", in_.section(dump_keys(in_, out_.dump))},
                     device_key()});
     out_.main_empty = in_.first_empty();
     if (!in_.failed()) check_together();
@@ -294,6 +296,7 @@ class Grammar {
       if (const auto allowed = check_public(out_.listen[i], out_); !allowed)
         in_.fail(listener_places_[i], allowed.error().message);
     iscsi_.check_together(out_.insecure);
+    if (const auto good = dump::check_options(out_.dump); !good) in_.fail({}, good.error().message);
   }
 
   TomlReader in_;

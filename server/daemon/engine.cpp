@@ -12,6 +12,7 @@
 #include "server/control/server.hpp"
 #include "server/daemon/config.hpp"
 #include "server/daemon/config_iscsi.hpp"
+#include "server/daemon/dump_control.hpp"
 #include "server/daemon/endpoints.hpp"
 #include "server/daemon/hangup.hpp"
 #include "server/daemon/iscsi_verbs.hpp"
@@ -101,6 +102,8 @@ struct Engine::State {
   std::mutex reloading;  // held by the one reload that runs; taken before lifecycle
   Config latest;         // the last one that was applied; under reloading
 
+  std::unique_ptr<dump::Service> dumps;
+
   // Last, and so first to go: they call what stands above.
   std::unique_ptr<iscsi::Server> iscsi;  // verbs ask it
   std::unique_ptr<control::Server> control;
@@ -124,9 +127,19 @@ Result<std::unique_ptr<Engine>> Engine::create(EngineOptions options) {
   state->default_device = state->started_with.default_device;
   if (auto opened = state->open_devices(); !opened) return opened.error();
   std::unique_ptr<Engine> engine(new Engine(std::move(state)));
+  if (auto dumps = engine->open_dumps(); !dumps) return dumps.error();
   if (auto controlled = engine->open_control(); !controlled) return controlled.error();
   if (auto portals = engine->open_iscsi(); !portals) return portals.error();
   return engine;
+}
+
+Result<void> Engine::open_dumps() {
+  State& s = *state_;
+  if (!s.started_with.dump.enabled()) return {};
+  auto opened = dump::Service::open(s.started_with.dump, dump_notify(s.registry));
+  if (!opened) return opened.error();
+  s.dumps = std::move(*opened);
+  return {};
 }
 
 Result<void> Engine::open_control() {
@@ -142,6 +155,8 @@ Result<void> Engine::open_control() {
   options.parse_config = [](std::string_view text, const std::string& name) {
     return parse_devices({name, std::string(text)});
   };
+  if (s.dumps)
+    options.more_verbs = std::make_shared<std::vector<control::Verb>>(dump_verbs(*s.dumps));
   s.control = std::make_unique<control::Server>(s.registry, std::move(options));
   return s.control->listen();
 }
@@ -189,6 +204,7 @@ Engine::~Engine() {
   state_->hangup.reset();
   state_->control.reset();
   state_->iscsi.reset();
+  state_->dumps.reset();
   state_->watchdog.reset();
 }
 
@@ -196,6 +212,8 @@ Result<void> Engine::start() {
   State& s = *state_;
   if (s.iscsi)
     if (auto started = s.iscsi->start(); !started) return started;
+  if (s.dumps)
+    if (auto started = s.dumps->start(); !started) return started;
   if (s.control) {
     s.control->set_endpoints(current_endpoints(s.started_with));
     if (auto started = s.control->start(); !started) return started;
@@ -277,6 +295,8 @@ void Engine::begin_shut_down() {
   readiness::stopping();
   // Initiators hear that the target goes before their commands fail: they try another path.
   if (state_->iscsi) state_->iscsi->begin_stop();
+  // Before the registry: what came is written, also where a device of ours holds the dumps.
+  if (state_->dumps) state_->dumps->stop();
   state_->registry.shut_down();
 }
 

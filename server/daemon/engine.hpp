@@ -50,6 +50,7 @@ class Engine {
   explicit Engine(std::unique_ptr<State> state);
   Result<void> open_control();
   Result<void> open_iscsi();
+  Result<void> open_dumps();
 
   std::unique_ptr<State> state_;
 };

@@ -39,7 +39,7 @@ class Pages(daemon.Case):
     def test_blockloom_toml(self):
         text = page("blockloom.toml.5.scd")
         sections = {"server": "[server]", "tls": "[tls]", "limits": "[limits]",
-                    "device": "[[device]]"}
+                    "dump": "[dump]", "device": "[[device]]"}
         self.assertEqual(sorted(self.keys("nonesuch = 1\n")), sorted(sections))
         for name, title in sections.items():
             with self.subTest(section=title):

@@ -59,7 +59,7 @@ def clang_format(root, paths):
 # DESIGN's arrows: what a folder may include. Frontends never include each other.
 BELOW = {
     "proto/control": [],
-    "proto/iscsi": [],
+    "proto/dump": [],
     "proto/iscsi": [],
     "proto/scsi": [],
     "server/base": [],
@@ -68,9 +68,10 @@ BELOW = {
     "server/device": ["server/target"],
     "server/iscsi": ["proto/iscsi", "proto/scsi", "server/device"],
     "server/control": ["proto/control", "server/device"],
-    "server/daemon": ["server/control", "server/iscsi"],
+    "server/dump": ["proto/dump", "proto/control", "server/device"],
+    "server/daemon": ["server/control", "server/dump", "server/iscsi"],
     "plugins/nbdkit": ["server/daemon"],
-    "clients": ["proto/control", "server/base"],
+    "clients": ["proto/control", "proto/dump", "server/base"],
 }
 
 

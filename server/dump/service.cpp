@@ -1,0 +1,494 @@
+#include "server/dump/service.hpp"
+
+#include <atomic>
+#include <mutex>
+#include <thread>
+
+#include <asio/executor_work_guard.hpp>
+#include <asio/io_context.hpp>
+#include <asio/posix/stream_descriptor.hpp>
+#include <asio/post.hpp>
+#include <asio/steady_timer.hpp>
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include "proto/dump/netdump.hpp"
+#include "server/base/log.hpp"
+#include "server/base/thread.hpp"
+#include "server/dump/admission.hpp"
+#include "server/dump/host.hpp"
+#include "server/dump/self_test.hpp"
+#include "server/dump/stream_server.hpp"
+#include "server/dump/udp_port.hpp"
+
+namespace blockloom::dump {
+namespace {
+
+constexpr std::size_t disk_threads = 4, after_threads = 2;
+constexpr Duration tick_period = std::chrono::seconds(1);
+constexpr Duration retain_period = std::chrono::minutes(10);
+
+std::string_view event_of(const Record& record) {
+  switch (record.state) {
+    case State::complete:
+      return "dump_complete";
+    case State::holes:
+      return "dump_holes";
+    case State::incomplete:
+      return "dump_incomplete";
+    case State::receiving:
+      return "dump_started";
+  }
+  return "dump_incomplete";
+}
+
+/// What the hook is told; netdumpd's words where it has them.
+std::string_view hook_reason(const Record& record) {
+  switch (record.state) {
+    case State::complete:
+      return "success";
+    case State::holes:
+      return "holes";
+    case State::receiving:
+      return "start";
+    case State::incomplete:
+      break;
+  }
+  return record.reason == Reason::timeout    ? "timeout"
+         : record.reason == Reason::no_space ? "nospace"
+                                             : "error";
+}
+
+}  // namespace
+
+class Service::Impl final : public Host {
+ public:
+  Impl(Options options, Notify notify, std::unique_ptr<BackEnd> back_end)
+      : options_(std::move(options)),
+        notify_(std::move(notify)),
+        store_(std::move(back_end), options_.quota, options_.retention),
+        admission_(options_.sessions, options_.begins_per_minute),
+        workers_("bl-dump-io", disk_threads),
+        after_("bl-dump-after", after_threads) {}
+  ~Impl() override { stop(); }
+
+  Result<void> bind();
+  Result<void> start();
+  void stop();
+
+  // Host
+  Store& store() noexcept override { return store_; }
+  Workers& workers() noexcept override { return workers_; }
+  const Reception::Copies& copies() const noexcept override { return copies_; }
+  void on_network(std::function<void()> task) override {
+    if (state_) asio::post(state_->io, std::move(task));
+  }
+  bool allowed(const Address& address) const noexcept override;
+  bool session_begins(const Address& address, TimePoint now) override {
+    return admission_.begins(address, now);
+  }
+  void session_ended() noexcept override { admission_.ended(); }
+  std::string host_name(const Address& address) const override;
+  void dump_began(const Record& record) override;
+  void dump_ended(const Record& record) override;
+  void no_space(const Record& record) override;
+  void join_netconsole(Reception&, const Address&) override {}
+
+  ServiceInfo info() const;
+  Result<void> remove(const DumpId& id);
+  Result<Verdict> verify(const DumpId& id);
+  Result<Record> test(Duration timeout);
+
+ private:
+  struct Port {
+    Port(asio::io_context& io, std::unique_ptr<UdpPort> p) : port(std::move(p)), ready(io) {}
+    std::unique_ptr<UdpPort> port;
+    asio::posix::stream_descriptor ready;  // a duplicate of the port's descriptor
+    std::unique_ptr<NetdumpServer> netdump;
+  };
+  /// The network thread's.
+  struct Running {
+    asio::io_context io{1};
+    asio::executor_work_guard<asio::io_context::executor_type> work{io.get_executor()};
+    asio::steady_timer tick{io};
+    std::vector<std::unique_ptr<Port>> ports;
+    std::unique_ptr<StreamServer> streams;
+    TimePoint retained{};
+    bool stopping = false;
+  };
+
+  Result<void> read_tokens();
+  void run();
+  void wait_for(Port& port);
+  void tick();
+  void adopt_all();
+  void after(const DumpId& id, std::function<void()> job);
+  void look_at(Record record);
+  void tell(std::string_view kind, const Record& record);
+
+  const Options options_;
+  const Notify notify_;
+  Store store_;
+  Admission admission_;
+  const Reception::Copies copies_;
+  Workers workers_;
+  Workers after_;
+
+  std::vector<std::unique_ptr<UdpPort>> bound_;  // between bind() and start()
+  std::vector<Fd> listening_;
+  Endpoints endpoints_;
+  std::vector<std::string> tokens_;
+  std::unique_ptr<Running> state_;
+  std::thread thread_;
+  std::atomic<bool> running_{false}, stopping_{false};
+
+  mutable std::mutex mutex_;  // protects what follows
+  NetdumpCounters netdump_counters_;
+  std::map<DumpId, std::shared_ptr<Workers::Strand>> after_strands_;
+};
+
+Result<void> Service::Impl::bind() {
+  for (const BindPoint& point : options_.netdump) {
+    auto port = UdpPort::open(point);
+    if (!port) return Error{port.code(), "dump.netdump: " + port.error().message};
+    endpoints_.netdump.push_back((*port)->where());
+    bound_.push_back(std::move(*port));
+  }
+  for (BindPoint point : options_.stream) {
+    auto fd = StreamServer::listen(point);
+    if (!fd) return Error{fd.code(), "dump.stream: " + fd.error().message};
+    endpoints_.stream.push_back(point);
+    listening_.push_back(std::move(*fd));
+  }
+  return read_tokens();
+}
+
+/// A line each; what begins with '#' is a comment.
+Result<void> Service::Impl::read_tokens() {
+  if (options_.token_file.empty()) return {};
+  const Fd fd(::open(options_.token_file.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!fd) return system_error("dump.token_file: " + options_.token_file, errno);
+  auto text = read_up_to(fd.get(), 1u << 20);
+  if (!text) return Error{text.code(), "dump.token_file: " + text.error().message};
+  std::string_view rest = *text;
+  while (!rest.empty()) {
+    const std::string_view line = rest.substr(0, rest.find('\n'));
+    rest.remove_prefix(std::min(rest.size(), line.size() + 1));
+    if (!line.empty() && line.front() != '#') tokens_.emplace_back(line);
+  }
+  if (!tokens_.empty()) return {};
+  return Error{Errc::invalid, fmt::format("dump.token_file: '{}' holds no token: expected a line "
+                                          "for each",
+                                          options_.token_file)};
+}
+
+Result<void> Service::Impl::start() {
+  if (running_) return {};
+  try {
+    state_ = std::make_unique<Running>();
+    for (std::unique_ptr<UdpPort>& bound : bound_) {
+      auto port = std::make_unique<Port>(state_->io, std::move(bound));
+      UdpPort* const udp = port->port.get();
+      NetdumpServer::Timing timing;
+      timing.idle = options_.timeout;
+      port->netdump = std::make_unique<NetdumpServer>(
+          *this, timing,
+          [udp](const UdpPeer& peer, std::uint32_t seqno) { udp->send(peer, netdump_ack(seqno)); },
+          [udp] { udp->flush(); });
+      const int copy = ::dup(udp->fd());
+      if (copy < 0) return system_error("dump: dup", errno);
+      port->ready.assign(copy);
+      state_->ports.push_back(std::move(port));
+    }
+    bound_.clear();
+    StreamServer::Settings streams;
+    streams.idle = options_.timeout;
+    streams.tokens = tokens_;
+    streams.connections = 4 * options_.sessions;
+    state_->streams = std::make_unique<StreamServer>(state_->io, *this, streams);
+    for (Fd& fd : listening_)
+      state_->streams->add(std::move(fd));
+    listening_.clear();
+    workers_.start();
+    after_.start();
+    adopt_all();
+    for (const auto& port : state_->ports)
+      wait_for(*port);
+    tick();
+    thread_ = std::thread([this] { run(); });
+  } catch (const std::exception& exception) {
+    running_ = true;
+    stop();
+    return Error{Errc::no_memory,
+                 fmt::format("the crash-dump endpoint cannot start: {}", exception.what())};
+  }
+  running_ = true;
+  return {};
+}
+
+void Service::Impl::run() {
+  block_signals();
+  set_thread_name("bl-dump");
+  for (;;) {
+    try {
+      state_->io.run();
+      return;
+    } catch (const std::exception& exception) {
+      log_error(fmt::format("dump: {}", exception.what()));
+    }
+  }
+}
+
+void Service::Impl::stop() {
+  if (!running_.exchange(false)) return;
+  stopping_ = true;
+  if (thread_.joinable()) {
+    asio::post(state_->io, [this] {
+      state_->stopping = true;
+      state_->tick.cancel();
+      for (const auto& port : state_->ports) {
+        asio::error_code ignored;
+        port->ready.close(ignored);
+        port->netdump->shut_down();
+      }
+      state_->streams->shut_down();
+      state_->work.reset();
+    });
+    thread_.join();
+  }
+  // Everything that came is written and its record saved before this returns.
+  workers_.stop();
+  after_.stop();
+  state_.reset();
+}
+
+/// Dumps that an earlier server was receiving, or that its end cut short.
+void Service::Impl::adopt_all() {
+  const double now = wall_time();
+  const double timeout = std::chrono::duration<double>(options_.timeout).count();
+  for (Record& record : store_.list()) {
+    const bool open = record.state == State::receiving ||
+                      (record.state == State::incomplete && record.reason == Reason::shutdown);
+    if (!open) continue;
+    NetdumpServer* netdump = state_->ports.empty() ? nullptr : state_->ports[0]->netdump.get();
+    // A clock that jumped back leaves it in the future: it may go on.
+    if (record.protocol == "netdump" && netdump != nullptr && now - record.updated < timeout) {
+      netdump->adopt(record, Clock::now());
+    } else if (record.protocol == "stream" && !endpoints_.stream.empty() &&
+               now - record.updated < timeout) {
+      state_->streams->adopt(record, Clock::now());
+    } else if (record.state == State::receiving) {
+      record.state = State::incomplete;
+      record.reason = Reason::shutdown;
+      record.detail = "the server ended in the middle, and the sender did not come back";
+      record.finished = now;
+      if (auto saved = store_.save(record); !saved) log_error(saved.error().message);
+      dump_ended(record);
+    }
+  }
+}
+
+void Service::Impl::wait_for(Port& port) {
+  port.ready.async_wait(
+      asio::posix::stream_descriptor::wait_read, [this, &port](const asio::error_code& error) {
+        if (error || state_->stopping) return;
+        const TimePoint now = Clock::now();
+        port.port->drain(
+            [&](const UdpPeer& peer, ByteView bytes) { port.netdump->datagram(peer, bytes, now); });
+        wait_for(port);
+      });
+}
+
+void Service::Impl::tick() {
+  const TimePoint now = Clock::now();
+  state_->streams->tick(now);
+  NetdumpCounters sum;
+  for (const auto& port : state_->ports) {
+    port->netdump->tick(now);
+    port->port->flush();
+    sum += port->netdump->counters();
+  }
+  {
+    const std::lock_guard lock(mutex_);
+    netdump_counters_ = sum;
+  }
+  if (now - state_->retained >= retain_period) {
+    state_->retained = now;
+    after({}, [this] {
+      for (const DumpId& id : store_.retain()) {
+        Record record;
+        record.id = id;
+        tell("dump_removed", record);
+      }
+    });
+  }
+  state_->tick.expires_after(tick_period);
+  state_->tick.async_wait([this](const asio::error_code& error) {
+    if (!error && !state_->stopping) tick();
+  });
+}
+
+bool Service::Impl::allowed(const Address& address) const noexcept {
+  if (address.loopback() || (options_.insecure && options_.allow.empty())) return true;
+  for (const Network& network : options_.allow)
+    if (network.contains(address)) return true;
+  return false;
+}
+
+std::string Service::Impl::host_name(const Address& address) const {
+  const auto found = options_.hosts.find(address);
+  return safe_host(found != options_.hosts.end() ? found->second : address.text());
+}
+
+void Service::Impl::tell(std::string_view kind, const Record& record) {
+  if (notify_) notify_(kind, record);
+}
+
+/// What comes after one dump is done in order: its start's hook before its end's.
+void Service::Impl::after(const DumpId& id, std::function<void()> job) {
+  std::shared_ptr<Workers::Strand> strand;
+  {
+    const std::lock_guard lock(mutex_);
+    auto& kept = after_strands_[id];
+    if (!kept) kept = std::make_shared<Workers::Strand>();
+    strand = kept;
+  }
+  after_.post(strand, std::move(job));
+}
+
+void Service::Impl::dump_began(const Record& record) {
+  tell("dump_started", record);
+  if (options_.hook.empty()) return;
+  after(record.id, [this, record] { run_hook(options_, store_, record, "start"); });
+}
+
+void Service::Impl::no_space(const Record& record) {
+  log_error(fmt::format("dump {}: no space: {}", record.id.text(), record.detail));
+  tell("dump_no_space", record);
+  after(record.id, [this, record] { run_hook(options_, store_, record, "nospace"); });
+}
+
+void Service::Impl::dump_ended(const Record& record) {
+  log_info(fmt::format("dump {}: {}: {} bytes from {}{}{}", record.id.text(), state_text(record),
+                       record.bytes, record.address, record.detail.empty() ? "" : ": ",
+                       record.detail));
+  tell(event_of(record), record);
+  if (record.reason == Reason::shutdown) return;
+  after(record.id, [this, record] {
+    look_at(record);
+    const std::lock_guard lock(mutex_);
+    after_strands_.erase(record.id);
+  });
+}
+
+void Service::Impl::look_at(Record record) {
+  const auto current = store_.find(record.id);
+  if (!current) return;
+  record = *current;
+  store_.hold(record.id);
+  if (record.state != State::incomplete) {
+    auto verdict = verify_image(store_, record, [this] { return stopping_.load(); });
+    if (verdict)
+      record.sha256 = verdict->sha256;
+    else
+      log_warning(fmt::format("dump {}: digest: {}", record.id.text(), verdict.error().message));
+  }
+  find_dmesg(store_, record);
+  auto amended = store_.amend(record.id, [&](Record& now) {
+    now.sha256 = record.sha256;
+    now.dmesg = record.dmesg;
+    now.panic = record.panic;
+    now.signature = record.signature;
+  });
+  if (!amended) log_warning(amended.error().message);
+  store_.let_go(record.id);
+  run_hook(options_, store_, record, hook_reason(record));
+  for (const DumpId& id : store_.retain()) {
+    Record gone;
+    gone.id = id;
+    tell("dump_removed", gone);
+  }
+}
+
+ServiceInfo Service::Impl::info() const {
+  ServiceInfo info;
+  info.endpoints = endpoints_;
+  {
+    const std::lock_guard lock(mutex_);
+    info.netdump = netdump_counters_;
+  }
+  info.sessions = admission_.sessions();
+  info.sessions_max = options_.sessions;
+  info.dumps = store_.list().size();
+  info.bytes = store_.total_bytes();
+  auto& back_end = const_cast<Store&>(store_).back_end();
+  if (auto space = back_end.space()) info.space = *space;
+  info.store = back_end.name();
+  return info;
+}
+
+Result<void> Service::Impl::remove(const DumpId& id) {
+  auto record = store_.find(id);
+  if (auto removed = store_.remove(id); !removed) return removed;
+  if (record) tell("dump_removed", *record);
+  return {};
+}
+
+Result<Verdict> Service::Impl::verify(const DumpId& id) {
+  const auto record = store_.find(id);
+  if (!record) return Error{Errc::not_found, fmt::format("there is no dump {}", id.text())};
+  if (!record->over())
+    return Error{Errc::busy, fmt::format("dump {} is being received", id.text())};
+  store_.hold(id);
+  auto verdict = verify_image(store_, *record, [this] { return stopping_.load(); });
+  store_.let_go(id);
+  return verdict;
+}
+
+Result<Record> Service::Impl::test(Duration timeout) {
+  if (endpoints_.netdump.empty())
+    return Error{Errc::not_supported, "test: there is no netdump listener to send to"};
+  return run_self_test(store_, endpoints_.netdump.front(), timeout);
+}
+
+Service::Service(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Service::~Service() = default;
+
+Result<std::unique_ptr<Service>> Service::open(Options options, Notify notify,
+                                               std::unique_ptr<BackEnd> device) {
+  if (auto good = check_options(options); !good) return good.error();
+  if (!device) {
+    auto folder = open_folder(options.store);
+    if (!folder) return folder.error();
+    device = std::move(*folder);
+  }
+  auto impl = std::make_unique<Impl>(std::move(options), std::move(notify), std::move(device));
+  if (auto loaded = impl->store().load(); !loaded) return loaded.error();
+  if (auto bound = impl->bind(); !bound) return bound.error();
+  return std::unique_ptr<Service>(new Service(std::move(impl)));
+}
+
+Result<void> Service::start() {
+  return impl_->start();
+}
+void Service::stop() {
+  impl_->stop();
+}
+Store& Service::store() noexcept {
+  return impl_->store();
+}
+ServiceInfo Service::info() const {
+  return impl_->info();
+}
+Result<void> Service::remove(const DumpId& id) {
+  return impl_->remove(id);
+}
+Result<Verdict> Service::verify(const DumpId& id) {
+  return impl_->verify(id);
+}
+Result<Record> Service::test(Duration timeout) {
+  return impl_->test(timeout);
+}
+
+}  // namespace blockloom::dump
