@@ -17,48 +17,19 @@
 #include "server/base/log.hpp"
 #include "server/base/thread.hpp"
 #include "server/dump/admission.hpp"
+#include "server/dump/afterwards.hpp"
 #include "server/dump/host.hpp"
 #include "server/dump/self_test.hpp"
 #include "server/dump/stream_server.hpp"
+#include "server/dump/tcp_listener.hpp"
 #include "server/dump/udp_port.hpp"
 
 namespace blockloom::dump {
 namespace {
 
-constexpr std::size_t disk_threads = 4, after_threads = 2;
+constexpr std::size_t disk_threads = 4;
 constexpr Duration tick_period = std::chrono::seconds(1);
 constexpr Duration retain_period = std::chrono::minutes(10);
-
-std::string_view event_of(const Record& record) {
-  switch (record.state) {
-    case State::complete:
-      return "dump_complete";
-    case State::holes:
-      return "dump_holes";
-    case State::incomplete:
-      return "dump_incomplete";
-    case State::receiving:
-      return "dump_started";
-  }
-  return "dump_incomplete";
-}
-
-/// What the hook is told; netdumpd's words where it has them.
-std::string_view hook_reason(const Record& record) {
-  switch (record.state) {
-    case State::complete:
-      return "success";
-    case State::holes:
-      return "holes";
-    case State::receiving:
-      return "start";
-    case State::incomplete:
-      break;
-  }
-  return record.reason == Reason::timeout    ? "timeout"
-         : record.reason == Reason::no_space ? "nospace"
-                                             : "error";
-}
 
 }  // namespace
 
@@ -66,11 +37,10 @@ class Service::Impl final : public Host {
  public:
   Impl(Options options, Notify notify, std::unique_ptr<BackEnd> back_end)
       : options_(std::move(options)),
-        notify_(std::move(notify)),
         store_(std::move(back_end), options_.quota, options_.retention),
         admission_(options_.sessions, options_.begins_per_minute),
         workers_("bl-dump-io", disk_threads),
-        after_("bl-dump-after", after_threads) {}
+        afterwards_(options_, store_, std::move(notify)) {}
   ~Impl() override { stop(); }
 
   Result<void> bind();
@@ -90,9 +60,9 @@ class Service::Impl final : public Host {
   }
   void session_ended() noexcept override { admission_.ended(); }
   std::string host_name(const Address& address) const override;
-  void dump_began(const Record& record) override;
-  void dump_ended(const Record& record) override;
-  void no_space(const Record& record) override;
+  void dump_began(const Record& record) override { afterwards_.began(record); }
+  void dump_ended(const Record& record) override { afterwards_.ended(record); }
+  void no_space(const Record& record) override { afterwards_.no_space(record); }
   void join_netconsole(Reception&, const Address&) override {}
 
   ServiceInfo info() const;
@@ -123,17 +93,13 @@ class Service::Impl final : public Host {
   void wait_for(Port& port);
   void tick();
   void adopt_all();
-  void after(const DumpId& id, std::function<void()> job);
-  void look_at(Record record);
-  void tell(std::string_view kind, const Record& record);
 
   const Options options_;
-  const Notify notify_;
   Store store_;
   Admission admission_;
   const Reception::Copies copies_;
   Workers workers_;
-  Workers after_;
+  Afterwards afterwards_;
 
   std::vector<std::unique_ptr<UdpPort>> bound_;  // between bind() and start()
   std::vector<Fd> listening_;
@@ -141,11 +107,10 @@ class Service::Impl final : public Host {
   std::vector<std::string> tokens_;
   std::unique_ptr<Running> state_;
   std::thread thread_;
-  std::atomic<bool> running_{false}, stopping_{false};
+  std::atomic<bool> running_{false};
 
   mutable std::mutex mutex_;  // protects what follows
   NetdumpCounters netdump_counters_;
-  std::map<DumpId, std::shared_ptr<Workers::Strand>> after_strands_;
 };
 
 Result<void> Service::Impl::bind() {
@@ -156,7 +121,7 @@ Result<void> Service::Impl::bind() {
     bound_.push_back(std::move(*port));
   }
   for (BindPoint point : options_.stream) {
-    auto fd = StreamServer::listen(point);
+    auto fd = TcpListener::bind(point);
     if (!fd) return Error{fd.code(), "dump.stream: " + fd.error().message};
     endpoints_.stream.push_back(point);
     listening_.push_back(std::move(*fd));
@@ -211,7 +176,7 @@ Result<void> Service::Impl::start() {
       state_->streams->add(std::move(fd));
     listening_.clear();
     workers_.start();
-    after_.start();
+    afterwards_.start();
     adopt_all();
     for (const auto& port : state_->ports)
       wait_for(*port);
@@ -242,7 +207,7 @@ void Service::Impl::run() {
 
 void Service::Impl::stop() {
   if (!running_.exchange(false)) return;
-  stopping_ = true;
+  afterwards_.hurry();
   if (thread_.joinable()) {
     asio::post(state_->io, [this] {
       state_->stopping = true;
@@ -259,7 +224,7 @@ void Service::Impl::stop() {
   }
   // Everything that came is written and its record saved before this returns.
   workers_.stop();
-  after_.stop();
+  afterwards_.stop();
   state_.reset();
 }
 
@@ -315,13 +280,7 @@ void Service::Impl::tick() {
   }
   if (now - state_->retained >= retain_period) {
     state_->retained = now;
-    after({}, [this] {
-      for (const DumpId& id : store_.retain()) {
-        Record record;
-        record.id = id;
-        tell("dump_removed", record);
-      }
-    });
+    afterwards_.retain();
   }
   state_->tick.expires_after(tick_period);
   state_->tick.async_wait([this](const asio::error_code& error) {
@@ -339,76 +298,6 @@ bool Service::Impl::allowed(const Address& address) const noexcept {
 std::string Service::Impl::host_name(const Address& address) const {
   const auto found = options_.hosts.find(address);
   return safe_host(found != options_.hosts.end() ? found->second : address.text());
-}
-
-void Service::Impl::tell(std::string_view kind, const Record& record) {
-  if (notify_) notify_(kind, record);
-}
-
-/// What comes after one dump is done in order: its start's hook before its end's.
-void Service::Impl::after(const DumpId& id, std::function<void()> job) {
-  std::shared_ptr<Workers::Strand> strand;
-  {
-    const std::lock_guard lock(mutex_);
-    auto& kept = after_strands_[id];
-    if (!kept) kept = std::make_shared<Workers::Strand>();
-    strand = kept;
-  }
-  after_.post(strand, std::move(job));
-}
-
-void Service::Impl::dump_began(const Record& record) {
-  tell("dump_started", record);
-  if (options_.hook.empty()) return;
-  after(record.id, [this, record] { run_hook(options_, store_, record, "start"); });
-}
-
-void Service::Impl::no_space(const Record& record) {
-  log_error(fmt::format("dump {}: no space: {}", record.id.text(), record.detail));
-  tell("dump_no_space", record);
-  after(record.id, [this, record] { run_hook(options_, store_, record, "nospace"); });
-}
-
-void Service::Impl::dump_ended(const Record& record) {
-  log_info(fmt::format("dump {}: {}: {} bytes from {}{}{}", record.id.text(), state_text(record),
-                       record.bytes, record.address, record.detail.empty() ? "" : ": ",
-                       record.detail));
-  tell(event_of(record), record);
-  if (record.reason == Reason::shutdown) return;
-  after(record.id, [this, record] {
-    look_at(record);
-    const std::lock_guard lock(mutex_);
-    after_strands_.erase(record.id);
-  });
-}
-
-void Service::Impl::look_at(Record record) {
-  const auto current = store_.find(record.id);
-  if (!current) return;
-  record = *current;
-  store_.hold(record.id);
-  if (record.state != State::incomplete) {
-    auto verdict = verify_image(store_, record, [this] { return stopping_.load(); });
-    if (verdict)
-      record.sha256 = verdict->sha256;
-    else
-      log_warning(fmt::format("dump {}: digest: {}", record.id.text(), verdict.error().message));
-  }
-  find_dmesg(store_, record);
-  auto amended = store_.amend(record.id, [&](Record& now) {
-    now.sha256 = record.sha256;
-    now.dmesg = record.dmesg;
-    now.panic = record.panic;
-    now.signature = record.signature;
-  });
-  if (!amended) log_warning(amended.error().message);
-  store_.let_go(record.id);
-  run_hook(options_, store_, record, hook_reason(record));
-  for (const DumpId& id : store_.retain()) {
-    Record gone;
-    gone.id = id;
-    tell("dump_removed", gone);
-  }
 }
 
 ServiceInfo Service::Impl::info() const {
@@ -431,7 +320,7 @@ ServiceInfo Service::Impl::info() const {
 Result<void> Service::Impl::remove(const DumpId& id) {
   auto record = store_.find(id);
   if (auto removed = store_.remove(id); !removed) return removed;
-  if (record) tell("dump_removed", *record);
+  if (record) afterwards_.removed(*record);
   return {};
 }
 
@@ -441,7 +330,7 @@ Result<Verdict> Service::Impl::verify(const DumpId& id) {
   if (!record->over())
     return Error{Errc::busy, fmt::format("dump {} is being received", id.text())};
   store_.hold(id);
-  auto verdict = verify_image(store_, *record, [this] { return stopping_.load(); });
+  auto verdict = verify_image(store_, *record, [this] { return afterwards_.stopping(); });
   store_.let_go(id);
   return verdict;
 }

@@ -18,7 +18,7 @@ class io_context;
 namespace blockloom::dump {
 
 /// Our own stream over TCP (docs/dump-protocol.md): connections, and the dumps that outlive them.
-/// All on the network's thread, but listen().
+/// All on the network's thread.
 class StreamServer {
  public:
   struct Settings {
@@ -30,9 +30,6 @@ class StreamServer {
   struct Counters {
     std::uint64_t connections = 0, refused = 0, broken = 0, bytes = 0;
   };
-
-  /// A socket that listens; errors name the place. `where` gets the port that was bound.
-  static Result<Fd> listen(BindPoint& where);
 
   StreamServer(asio::io_context& io, Host& host, Settings settings);
   ~StreamServer();
