@@ -1,6 +1,6 @@
+#include <charconv>
 #include <chrono>
-#include <cstdlib>
-#include <cstring>
+#include <cstdio>
 #include <map>
 #include <string>
 
@@ -27,6 +27,11 @@ int usage() {
   return 2;
 }
 
+bool number(const std::string& text, std::uint64_t& value) {
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  return error == std::errc() && end == text.data() + text.size();
+}
+
 bool remove_rule(const std::string& name) {
 #ifdef BLOCKLOOM_RULE_REMOVAL
   for (unsigned i = 0; i < std::size(rules); ++i) {
@@ -38,7 +43,8 @@ bool remove_rule(const std::string& name) {
   return name == rules[0];
 }
 
-int many(std::uint64_t from, std::uint64_t to, bool stop, double report) {
+int many(std::uint64_t from, std::uint64_t to, bool stop, std::uint64_t report_every) {
+  const auto report = static_cast<double>(report_every);
   const auto began = std::chrono::steady_clock::now();
   const auto seconds = [&] {
     return std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
@@ -86,7 +92,7 @@ int main(int argc, char** argv) {
   std::uint64_t to = 0;
   bool one = false;
   bool stop = false;
-  double report = 0;
+  std::uint64_t report = 0;
   for (int i = 1; i < argc; ++i) {
     const std::string word = argv[i];
     const std::string value = i + 1 < argc ? argv[i + 1] : "";
@@ -97,15 +103,16 @@ int main(int argc, char** argv) {
     if (value.empty()) return usage();
     ++i;
     if (word == "--seed") {
-      from = to = std::strtoull(value.c_str(), nullptr, 10);
+      if (!number(value, from)) return usage();
+      to = from;
       one = true;
     } else if (word == "--seeds") {
       const auto dots = value.find("..");
-      if (dots == std::string::npos) return usage();
-      from = std::strtoull(value.c_str(), nullptr, 10);
-      to = std::strtoull(value.c_str() + dots + 2, nullptr, 10);
+      if (dots == std::string::npos || !number(value.substr(0, dots), from) ||
+          !number(value.substr(dots + 2), to))
+        return usage();
     } else if (word == "--report") {
-      report = std::atof(value.c_str());
+      if (!number(value, report)) return usage();
     } else if (word == "--rule") {
       if (!remove_rule(value)) {
         fmt::print(stderr, "'{}' is no rule that this build can remove\n", value);

@@ -1,7 +1,6 @@
 #include "server/target/mirror/machine.hpp"
 
 #include <algorithm>
-#include <new>
 
 namespace blockloom::mirror {
 
@@ -13,7 +12,6 @@ State::Machine::Machine(const Config& config, RegionLog log)
     : config_(config), log_(std::move(log)), pace_(config.resync_rate, config.resync_min_rate) {
   shift_ = static_cast<unsigned>(std::countr_zero(config.region_size));
   regions_.reset(static_cast<Region*>(std::calloc(log_.regions(), sizeof(Region))));
-  if (!regions_) throw std::bad_alloc();
   requests_.resize(config.max_requests + config.copies + 2);
   for (Slot slot = config.max_requests; slot < requests_.size(); ++slot)
     requests_[slot].use = Use::copy;

@@ -49,17 +49,20 @@ RegionLog::RegionLog(RegionLog&&) noexcept = default;
 RegionLog& RegionLog::operator=(RegionLog&&) noexcept = default;
 RegionLog::~RegionLog() = default;
 
-void RegionLog::shape(const LogIdentity& identity) {
+Result<void> RegionLog::shape(const LogIdentity& identity) {
   identity_ = identity;
   regions_ = regions_of(identity);
   const auto pages = static_cast<std::uint32_t>(bytes_needed(regions_) / log_row_size);
   storage_ = std::make_unique<Storage>(pages);
+  if (!storage_->bits)
+    return Error{Errc::no_memory, fmt::format("no memory for the marks of {} regions", regions_)};
+  return {};
 }
 
 Result<RegionLog> RegionLog::create(const LogIdentity& identity, bool sync) {
   if (Result<void> ok = check(identity); !ok) return ok.error();
   RegionLog log;
-  log.shape(identity);
+  if (Result<void> ok = log.shape(identity); !ok) return ok.error();
   log.rewrite();
   if (sync) {
     bool first = true;

@@ -140,7 +140,7 @@ class RegionLog {
   struct Storage;
   RegionLog();
   Ticket next_ticket() const noexcept { return number_ + 1; }
-  void shape(const LogIdentity& identity);
+  Result<void> shape(const LogIdentity& identity);
   Ticket touch(std::uint32_t page);
   Ticket change(std::uint64_t region, unsigned plane, bool value);
   void encode(std::uint32_t page, std::byte* out) const;

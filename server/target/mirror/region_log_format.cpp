@@ -229,7 +229,7 @@ Result<RegionLog> RegionLog::load(LogSource& source, const LogIdentity& expect) 
   // What is allocated below depends on what is expected, never on what is read.
   if (Result<void> ok = check(expect); !ok) return ok.error();
   RegionLog log;
-  log.shape(expect);
+  if (Result<void> ok = log.shape(expect); !ok) return ok.error();
   const auto pages = static_cast<std::uint32_t>(log.storage_->pages.size());
   std::vector<std::byte> rows(std::min<std::size_t>(pages, log_batch_pages) * log_row_size);
   for (std::uint32_t page = 0; page < pages;) {

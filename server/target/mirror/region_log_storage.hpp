@@ -4,7 +4,6 @@
 #include <bit>
 #include <cstdlib>
 #include <memory>
-#include <new>
 #include <vector>
 
 #include "server/target/mirror/region_log.hpp"
@@ -37,7 +36,6 @@ struct RegionLog::Storage {
   explicit Storage(std::uint32_t page_count) : pages(page_count) {
     const std::size_t words = std::size_t{page_count - 1} * log_groups_per_page * log_planes;
     bits.reset(static_cast<std::uint64_t*>(std::calloc(words, sizeof(std::uint64_t))));
-    if (!bits) throw std::bad_alloc();
   }
 
   std::uint64_t& word(std::uint64_t region, unsigned plane) const noexcept {

@@ -49,7 +49,12 @@ Result<void> check(const Config& config, const RegionLog& log) {
 
 Result<std::unique_ptr<State>> State::create(const Config& config, RegionLog log) {
   if (Result<void> ok = check(config, log); !ok) return ok.error();
-  return std::unique_ptr<State>(new State(std::make_unique<Machine>(config, std::move(log))));
+  auto machine = std::make_unique<Machine>(config, std::move(log));
+  if (!machine->whole())
+    return Error{Errc::no_memory, fmt::format("no memory for the state of {} regions; take a "
+                                              "larger region size",
+                                              config.size / config.region_size)};
+  return std::unique_ptr<State>(new State(std::move(machine)));
 }
 
 State::State(std::unique_ptr<Machine> machine) : machine_(std::move(machine)) {}
