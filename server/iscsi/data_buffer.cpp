@@ -13,9 +13,9 @@ void DataBuffer::reset() noexcept {
   capacity_ = 0;
 }
 
-BufferPool::BufferPool(std::size_t limit) : limit_(limit) {}
+DataBufferPool::DataBufferPool(std::size_t limit) : limit_(limit) {}
 
-BufferPool::~BufferPool() {
+DataBufferPool::~DataBufferPool() {
   assert(out_.load() == 0);
   for (Shard& shard : shards_)
     for (Free*& head : shard.heads)
@@ -26,16 +26,16 @@ BufferPool::~BufferPool() {
       }
 }
 
-std::size_t BufferPool::class_of(std::size_t bytes) noexcept {
+std::size_t DataBufferPool::class_of(std::size_t bytes) noexcept {
   if (bytes <= smallest) return 0;
   return static_cast<std::size_t>(std::bit_width(bytes - 1)) - 12;
 }
 
-std::size_t BufferPool::bytes_out() const noexcept {
+std::size_t DataBufferPool::bytes_out() const noexcept {
   return out_.load(std::memory_order_relaxed);
 }
 
-DataBuffer BufferPool::take(std::size_t bytes) noexcept {
+DataBuffer DataBufferPool::take(std::size_t bytes) noexcept {
   if (bytes > largest) return {};
   const std::size_t index = class_of(bytes);
   const std::size_t size = smallest << index;
@@ -60,7 +60,7 @@ DataBuffer BufferPool::take(std::size_t bytes) noexcept {
   return DataBuffer(this, static_cast<std::byte*>(memory), size);
 }
 
-void BufferPool::give_back(std::byte* data, std::size_t capacity) noexcept {
+void DataBufferPool::give_back(std::byte* data, std::size_t capacity) noexcept {
   out_.fetch_sub(capacity, std::memory_order_relaxed);
   const std::size_t index = class_of(capacity);
   Shard& shard = shards_[this_thread_shard()];

@@ -12,7 +12,7 @@
 
 namespace blockloom {
 
-class BufferPool;
+class DataBufferPool;
 
 /// Memory for a task's data, aligned to 4096. Movable, one owner; goes back to its pool with its
 /// owner, on any thread. What it holds before it is written is another task's: only bytes that
@@ -43,27 +43,27 @@ class DataBuffer {
   void reset() noexcept;
 
  private:
-  friend class BufferPool;
-  DataBuffer(BufferPool* pool, std::byte* data, std::size_t capacity)
+  friend class DataBufferPool;
+  DataBuffer(DataBufferPool* pool, std::byte* data, std::size_t capacity)
       : pool_(pool), data_(data), capacity_(capacity) {}
 
-  BufferPool* pool_ = nullptr;
+  DataBufferPool* pool_ = nullptr;
   std::byte* data_ = nullptr;
   std::size_t capacity_ = 0;
 };
 
 /// Hands out buffers in sizes of powers of two from 4 KiB, and keeps those that come back, a
 /// bounded number in each thread's shard. Any thread. Outlives its buffers.
-class BufferPool {
+class DataBufferPool {
  public:
   static constexpr std::size_t smallest = 4096;
   static constexpr std::size_t largest = std::size_t{32} << 20;
 
   /// At most `limit` bytes are out at any time.
-  explicit BufferPool(std::size_t limit);
-  ~BufferPool();
-  BufferPool(const BufferPool&) = delete;
-  BufferPool& operator=(const BufferPool&) = delete;
+  explicit DataBufferPool(std::size_t limit);
+  ~DataBufferPool();
+  DataBufferPool(const DataBufferPool&) = delete;
+  DataBufferPool& operator=(const DataBufferPool&) = delete;
 
   /// An empty buffer: more than `largest`, the limit, or no memory; the command then ends with
   /// TASK SET FULL. Zero bytes are the smallest size.

@@ -74,7 +74,7 @@ class LogicalUnits : public std::enable_shared_from_this<LogicalUnits> {
   /// Those that a target has, by device.
   std::vector<std::shared_ptr<LogicalUnit>> list() const;
 
-  BufferPool& buffers() noexcept { return buffers_; }
+  DataBufferPool& buffers() noexcept { return buffers_; }
   const Options& options() const noexcept { return options_; }
   TimerQueue& worker() noexcept { return worker_; }
 
@@ -83,7 +83,7 @@ class LogicalUnits : public std::enable_shared_from_this<LogicalUnits> {
 
   Registry& registry_;
   const Options options_;
-  BufferPool buffers_;
+  DataBufferPool buffers_;
   TimerQueue worker_{"bl-scsi"};  // what may wait for a disk: saving reservations
   mutable std::mutex mutex_;
   std::map<std::string, std::weak_ptr<LogicalUnit>, std::less<>> units_;
