@@ -12,6 +12,8 @@
 namespace blockloom {
 namespace {
 
+constexpr std::uint64_t rest_ns = 20'000'000;
+
 bool is_gone(nbd_handle* h) noexcept {
   return nbd_aio_is_dead(h) > 0 || nbd_aio_is_closed(h) > 0;
 }
@@ -89,7 +91,7 @@ void NbdConnection::remove_unsent(NbdTask& task) noexcept {
 
 // --- submitting ---------------------------------------------------------------------------------
 
-Submit NbdConnection::submit(Io& io, std::uint64_t deadline_ns) noexcept {
+Submit NbdConnection::submit(Io& io, std::uint64_t now_ns, std::uint64_t deadline_ns) noexcept {
   Lock lock(mutex_);
   if (mode_ == Mode::barred || (mode_ == Mode::strict && !handle_)) [[unlikely]]
     return io.finish_inline(Errc::io);
@@ -101,7 +103,11 @@ Submit NbdConnection::submit(Io& io, std::uint64_t deadline_ns) noexcept {
     ++callers_;
   if (blocked_ && first_unsent_ == nullptr && handle_) [[unlikely]]
     blocked_ = is_full(handle_.get());
-  if (!handle_ || dying_ || blocked_ || first_unsent_ != nullptr) [[unlikely]] {
+  // After a rest the server may be gone without anyone having looked: what is not sent into such
+  // a link is not lost with it.
+  const bool rested = now_ns - std::exchange(last_used_ns_, now_ns) > rest_ns && tasks_ == 1;
+  if (!handle_ || dying_ || blocked_ || first_unsent_ != nullptr || (rested && !is_alive(socket_)))
+      [[unlikely]] {
     push_unsent(*task);
     // The reader may have made room since we looked, and sleep for good.
     if (handle_) wake_reader();

@@ -107,7 +107,8 @@ class NbdConnection final : public CallerHelp, public std::enable_shared_from_th
       : owner_(std::move(owner)), wake_(std::move(wake)) {}
   ~NbdConnection() override;
 
-  Submit submit(Io& io, std::uint64_t deadline_ns) noexcept;
+  /// `deadline_ns`: 0: none.
+  Submit submit(Io& io, std::uint64_t now_ns, std::uint64_t deadline_ns) noexcept;
   Cancel cancel(Io& io) noexcept;
 
   /// Takes a new link over; what waits is sent. Only while not up().
@@ -213,6 +214,7 @@ class NbdConnection final : public CallerHelp, public std::enable_shared_from_th
   unsigned callers_ = 0;                  // promised to help, and not gone yet
   std::vector<WaitingCaller*> sleepers_;  // those that sleep until told or nudged
   Error drop_reason_{Errc::ok, {}};
+  std::uint64_t last_used_ns_ = 0;
 
   NbdTask* oldest_ = nullptr;  // all tasks
   NbdTask* newest_ = nullptr;

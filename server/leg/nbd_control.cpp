@@ -337,6 +337,8 @@ void NbdCore::run_open(Lock& lock, Open open) {
     connections_[i]->set_mode(NbdConnection::Mode::strict);
     connections_[i]->come_up(std::move((*links)[i]));
   }
+  ticking_.store(true);  // so that the io thread watches the links
+  io_wake_.wake();
   listener_->link_up(*self_, open.epoch);
   open.done({});
   lock.lock();

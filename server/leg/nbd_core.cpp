@@ -82,18 +82,19 @@ Result<std::shared_ptr<NbdCore>> NbdCore::open(std::string leg, NbdUri uri, bool
 Submit NbdCore::submit(Io& io) noexcept {
   if (!started_.load(std::memory_order_acquire) && !start_threads()) [[unlikely]]
     return io.finish_inline(Errc::no_memory);
+  const std::uint64_t now = now_ns();
   std::uint64_t deadline = 0;
   if (!controlled_.load(std::memory_order_relaxed)) {
     if (io.op == Op::flush && owed_flush_.load(std::memory_order_relaxed) &&
         owed_flush_.exchange(false)) [[unlikely]]
       return io.finish_inline(Errc::io);
-    deadline = now_ns() + to_ns(released_.load(std::memory_order_relaxed) ? grace_when_released
-                                                                          : uri_.timeout);
+    deadline =
+        now + to_ns(released_.load(std::memory_order_relaxed) ? grace_when_released : uri_.timeout);
   }
   std::size_t at = io.shard % connections_.size();
   for (std::size_t i = 0; i < connections_.size() && !connections_[at]->up(); ++i)
     at = (at + 1) % connections_.size();
-  const Submit result = connections_[at]->submit(io, deadline);
+  const Submit result = connections_[at]->submit(io, now, deadline);
   // After the task is in the connection's books: the io thread clears this, and then looks there.
   if (!ticking_.load(std::memory_order_seq_cst)) [[unlikely]] {
     ticking_.store(true, std::memory_order_seq_cst);
@@ -308,6 +309,8 @@ void NbdCore::reconnect(Lock& lock, Backoff& backoff) {
   }
   lost_.reset();
   state_ = "connected";
+  ticking_.store(true);  // so that the io thread watches the links
+  io_wake_.wake();
   log_warning(about("connected again"));
 }
 

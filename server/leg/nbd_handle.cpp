@@ -73,10 +73,7 @@ Result<void> shake_hands(nbd_handle* h, TimePoint deadline, const WakeFd& abort)
     const int n = poll(fds, 2, static_cast<int>(ceil<milliseconds>(left).count()));
     if (n < 0 && errno != EINTR) return system_error("poll", errno);
     if (fds[1].revents != 0) return Error{Errc::cancelled, "given up"};
-    if (n == 0)
-      return Error{Errc::timed_out, nbd_aio_is_connecting(h) > 0
-                                        ? "it does not answer"
-                                        : "it accepts, and then does not finish the handshake"};
+    if (n == 0) return Error{Errc::timed_out, "it does not answer"};
     if (n < 0 || fds[0].revents == 0) continue;
     const bool write =
         (direction & LIBNBD_AIO_DIRECTION_WRITE) != 0 &&
