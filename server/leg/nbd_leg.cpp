@@ -9,7 +9,17 @@
 namespace blockloom {
 
 NbdLeg::NbdLeg(std::string uri, std::shared_ptr<NbdCore> core, bool read_only)
-    : Leg(std::move(uri)), core_(std::move(core)), read_only_(read_only) {}
+    : Leg(std::move(uri)), core_(std::move(core)), read_only_(read_only) {
+  if (const std::uint32_t block = core_->facts().min_block; block > sector_size)
+    merge_ = std::make_unique<BlockMerge>(block, [this](Io& io) { return core_->submit(io); });
+}
+
+void NbdLeg::end(Io& io, Errc status) noexcept {
+  if (io.leg != nullptr) [[likely]]
+    return finish(io, status);
+  io.status = status;  // a part of one, which merge_ makes
+  io.complete(io);
+}
 
 NbdLeg::~NbdLeg() {
   core_->stop();
@@ -55,6 +65,8 @@ Submit NbdLeg::do_submit(Io& io) noexcept {
       io.extents->add({io.length, false, false});
       return io.finish_inline(Errc::ok);
   }
+  if (merge_ && !merge_->passes(io)) [[unlikely]]
+    return merge_->submit(io, end);
   return core_->submit(io);
 }
 
@@ -74,7 +86,8 @@ void NbdLeg::open_session(std::uint64_t epoch, TimePoint deadline, OpenDone done
 }
 
 Cancel NbdLeg::cancel(Io& io) noexcept {
-  return core_->cancel(io);
+  const Cancel answer = core_->cancel(io);
+  return answer == Cancel::gone && merge_ && merge_->has(io) ? Cancel::unknown : answer;
 }
 
 void NbdLeg::abandon(const Error& reason) noexcept {

@@ -4,6 +4,7 @@
 #include <string>
 #include <string_view>
 
+#include "server/leg/block_merge.hpp"
 #include "server/leg/leg.hpp"
 #include "server/leg/remote_leg.hpp"
 
@@ -28,7 +29,7 @@ class NbdLeg final : public Leg, public RemoteLeg {
   ~NbdLeg() override;
 
   /// Leg::finish, for NbdCore.
-  static void end(Io& io, Errc status) noexcept { finish(io, status); }
+  static void end(Io& io, Errc status) noexcept;
 
   Bytes size() const noexcept override;
   bool read_only() const noexcept override { return read_only_; }
@@ -50,6 +51,7 @@ class NbdLeg final : public Leg, public RemoteLeg {
 
   const std::shared_ptr<NbdCore> core_;
   const bool read_only_;
+  std::unique_ptr<BlockMerge> merge_;  // null: the server's blocks are no larger than a sector
 };
 
 /// Opens an NBD URI (nbd_uri.hpp): connects once, by its connect_timeout_ms.

@@ -8,7 +8,7 @@
 //   control                      controlled | refused MESSAGE
 //   fence EPOCH own|everyone MS  later: fenced EPOCH given|not_yet|impossible REASON
 //   session EPOCH MS             later: session EPOCH CODE MESSAGE
-//   cancel TAG, abandon, release, state, quit
+//   cancel TAG, abandon, release, state, close, quit
 // By itself: lost REASON, up EPOCH.
 #include <cstdio>
 #include <iostream>
@@ -45,7 +45,7 @@ struct Request {
 };
 
 std::mutex requests_mutex;
-std::map<std::string, std::unique_ptr<Request>> requests;
+std::map<std::string, std::shared_ptr<Request>> requests;
 
 void tell(Request& request) {
   std::string line = fmt::format("done {} {}", request.tag, to_string(request.io.status));
@@ -76,7 +76,7 @@ class Listener final : public LinkListener {
 };
 
 void submit(Leg& leg, std::istringstream& words, const std::string& verb) {
-  auto owned = std::make_unique<Request>();
+  auto owned = std::make_shared<Request>();
   Request& request = *owned;
   std::uint64_t offset = 0, length = 0;
   words >> request.tag;
@@ -125,9 +125,12 @@ std::string_view to_string(Cancel cancel) {
 }
 
 void cancel(RemoteLeg& remote, const std::string& tag) {
-  const std::lock_guard lock(requests_mutex);  // keeps its memory
-  const auto found = requests.find(tag);
-  const Cancel result = found == requests.end() ? Cancel::gone : remote.cancel(found->second->io);
+  std::shared_ptr<Request> request;  // keeps its memory: its end may come inside the call
+  {
+    const std::lock_guard lock(requests_mutex);
+    if (const auto found = requests.find(tag); found != requests.end()) request = found->second;
+  }
+  const Cancel result = request ? remote.cancel(request->io) : Cancel::gone;
   say(fmt::format("cancel {} {}", tag, to_string(result)));
 }
 
@@ -183,6 +186,11 @@ int main() {
     std::string verb;
     words >> verb;
     if (verb == "quit") break;
+    if (verb == "close") {
+      leg.reset();
+      say("closed");
+      continue;
+    }
     if (verb == "open") {
       std::string uri, mode;
       words >> uri >> mode;

@@ -18,7 +18,7 @@ import time
 
 import harness
 
-DRIVER = os.path.join(harness.BUILD, "tests/functional/leg-driver")
+DRIVER = os.path.join(harness.BUILD, "tests/functional/leg-drive")
 
 
 class LegServer:
@@ -217,7 +217,12 @@ class Cable:
 
 
 class Driver:
-    """tests/functional/leg_driver.cpp: one leg as a mirror has it."""
+    """tests/functional/leg_drive.cpp: one leg as a mirror has it. Its lines as they come, but for
+    the first words of what was done: "end TAG CODE", "fence EPOCH …", "ok …" and "error …"."""
+
+    WORDS = {"done": "end", "fenced": "fence", "opened": "ok", "controlled": "ok",
+             "abandoned": "ok", "released": "ok", "closed": "ok", "state": "ok",
+             "refused": "error"}
 
     def __init__(self, case, uri, opens=True):
         self.case = case
@@ -234,7 +239,8 @@ class Driver:
 
     def listen(self):
         for line in self.process.stdout:
-            self.lines.put(line.rstrip("\n"))
+            first, _, rest = line.rstrip("\n").partition(" ")
+            self.lines.put(f"{self.WORDS.get(first, first)} {rest}".rstrip())
         self.lines.put(None)
 
     def end(self):
