@@ -10,7 +10,9 @@ namespace blockloom {
 namespace {
 
 constexpr std::uint64_t largest_range = 1U << 30;  // of a command without payload
-constexpr unsigned window = 16;                    // commands of one Io that are out at a time
+/// In NbdTask::received: chunks came in an order that cannot be followed.
+constexpr std::uint64_t misplaced = ~std::uint64_t{0};
+constexpr unsigned window = 16;  // commands of one Io that are out at a time
 
 // What an Io's zeroes are written from, where the server has no command for them.
 constexpr std::size_t zeroes_size = 256 * 1024;
@@ -28,6 +30,20 @@ int command_done(void* user, int* error) noexcept {
   }
   if (task.commands.fetch_sub(1, std::memory_order_acq_rel) == 1) task.connection->push_done(task);
   return 1;  // retired: libnbd forgets it
+}
+
+/// A part of a read's answer is in the buffer. libnbd takes an answer for whole that is not. Runs
+/// before command_done.
+int chunk_received(void* user, const void* data, std::size_t length, std::uint64_t, unsigned,
+                   int*) noexcept {
+  auto& task = *static_cast<NbdTask*>(user);
+  // In order, if it is one command; of several, each is one chunk or their sum has to do.
+  const bool single = task.received != misplaced && task.single;
+  if (single && data != task.io->data + task.received)
+    task.received = misplaced;
+  else if (task.received != misplaced)
+    task.received += length;
+  return 0;
 }
 
 /// Takes what the server says of a range, as far as it can be true: a server may name less than
@@ -92,8 +108,16 @@ bool NbdConnection::issue(NbdTask& task, std::uint64_t at, std::uint64_t length)
   const std::uint64_t offset = io.offset.value + at;
   const std::uint32_t fua = io.has(io_flag::fua) && facts_.can_fua ? LIBNBD_CMD_FLAG_FUA : 0U;
   switch (io.op) {
-    case Op::read:
-      return nbd_aio_pread(h, io.data + at, length, offset, completion(task), 0) >= 0;
+    case Op::read: {
+      if (!facts_.structured)
+        return nbd_aio_pread(h, io.data + at, length, offset, completion(task), 0) >= 0;
+      nbd_chunk_callback received{};
+      received.callback = chunk_received;
+      received.user_data = &task;
+      task.single = at == 0 && length == io.length.value;
+      return nbd_aio_pread_structured(h, io.data + at, length, offset, received, completion(task),
+                                      facts_.can_send_whole ? LIBNBD_CMD_FLAG_DF : 0U) >= 0;
+    }
     case Op::write:
       return nbd_aio_pwrite(h, io.data + at, length, offset, completion(task), fua) >= 0;
     case Op::trim:
@@ -190,6 +214,7 @@ Errc NbdConnection::status_of(const NbdTask& task) const noexcept {
       // EINVAL too: that the server finds the request wrong is no mistake of our client.
       return Errc::io;
   }
+  if (io.op == Op::read && facts_.structured && task.received != io.length.value) return Errc::io;
   if (io.op == Op::extents && task.extents_end == 0)
     io.extents->add({Bytes(io.length), false, false});
   return Errc::ok;

@@ -51,7 +51,7 @@ NbdTask* NbdConnection::new_task(Io& io, std::uint64_t deadline_ns) noexcept {
   task.connection = this;
   task.io = &io;
   task.deadline_ns = deadline_ns;
-  task.position = task.extents_end = 0;
+  task.position = task.received = task.extents_end = 0;
   task.sent = task.flushing = false;
   task.error.store(0, std::memory_order_relaxed);
   task.writes_before = io.op == Op::flush ? owner_->writes().completed.load() : 0;

@@ -27,7 +27,9 @@ struct NbdTask {
   Io* io = nullptr;
   std::uint64_t deadline_ns = 0;  ///< 0: none
   std::uint64_t position = 0;     ///< bytes of the Io that commands were made of
+  std::uint64_t received = 0;     ///< bytes of a read that came in chunks
   std::uint64_t extents_end = 0;  ///< bytes of the Io that extents were found for
+  bool single = false;            ///< the read is one command
   bool sent = false;
   bool flushing = false;  ///< the flush that stands for FUA is what is out
 

@@ -37,6 +37,8 @@ Error nbd_error() {
 
 bool set_up(nbd_handle* h, const NbdUri& uri, const std::string& export_name) {
   bool ok = nbd_set_export_name(h, export_name.c_str()) == 0 && nbd_set_full_info(h, true) == 0 &&
+            // That a read's answer is whole is checked, so no buffer needs to be cleared first.
+            nbd_set_pread_initialize(h, false) == 0 &&
             nbd_add_meta_context(h, LIBNBD_CONTEXT_BASE_ALLOCATION) == 0 &&
             nbd_set_tls(h, uri.tls ? LIBNBD_TLS_REQUIRE : LIBNBD_TLS_DISABLE) == 0;
   if (!uri.tls) return ok;
@@ -92,7 +94,9 @@ bool yes(int answer) {
 Result<NbdExport> ask(nbd_handle* h) {
   NbdExport facts;
   const std::int64_t size = nbd_get_size(h);
-  if (size < 0) return nbd_error();
+  if (size < 0)
+    return Error{Errc::io, fmt::format("it names a size of {} bytes, which cannot be",
+                                       static_cast<std::uint64_t>(size))};
   facts.size = Bytes(static_cast<std::uint64_t>(size));
   facts.read_only = yes(nbd_is_read_only(h));
   facts.can_flush = yes(nbd_can_flush(h));
@@ -102,6 +106,8 @@ Result<NbdExport> ask(nbd_handle* h) {
   facts.can_fast_zero = yes(nbd_can_fast_zero(h));
   facts.can_cache = yes(nbd_can_cache(h));
   facts.can_multi_conn = yes(nbd_can_multi_conn(h));
+  facts.structured = yes(nbd_get_structured_replies_negotiated(h));
+  facts.can_send_whole = facts.structured && yes(nbd_can_df(h));
   facts.can_tell_extents = yes(nbd_can_meta_context(h, LIBNBD_CONTEXT_BASE_ALLOCATION));
 
   const std::int64_t min = nbd_get_block_size(h, LIBNBD_SIZE_MINIMUM);

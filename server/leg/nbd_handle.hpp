@@ -50,6 +50,8 @@ struct NbdExport {
   bool read_only = false;
   bool can_flush = false, can_fua = false, can_trim = false, can_zero = false;
   bool can_fast_zero = false, can_cache = false, can_multi_conn = false;
+  bool structured = false;                ///< answers to reads come in chunks
+  bool can_send_whole = false;            ///< of which it makes one if asked (NBD_CMD_FLAG_DF)
   bool can_tell_extents = false;          ///< base:allocation
   std::uint32_t min_block = 1;            ///< offsets and lengths are multiples; a power of two
   std::uint32_t max_payload = 32U << 20;  ///< of one read or write; a multiple of min_block and 512

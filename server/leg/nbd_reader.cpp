@@ -226,7 +226,7 @@ void NbdConnection::die(Error reason) noexcept {
       NbdTask& task = aborted_.pop();
       task.error.store(ENOTCONN, std::memory_order_relaxed);
       if (may_retry(task, now)) {
-        task.position = 0;
+        task.position = task.received = 0;
         task.error.store(0, std::memory_order_relaxed);
         push_unsent(task);
       } else {

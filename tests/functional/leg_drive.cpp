@@ -60,9 +60,13 @@ void tell(Request& request) {
     for (const Extent& extent : request.extents.list())
       line += fmt::format(" {}:{}{}", extent.length.value, extent.hole ? "h" : "",
                           extent.zero ? "z" : "");
+  {
+    // First: whoever reads the line may use the tag again.
+    const std::lock_guard lock(requests_mutex);
+    const auto found = requests.find(request.tag);
+    if (found != requests.end() && found->second.get() == &request) requests.erase(found);
+  }
   say(line);
-  const std::lock_guard lock(requests_mutex);
-  requests.erase(request.tag);
 }
 
 class Listener final : public LinkListener {
