@@ -275,6 +275,14 @@ void World::log_done() {
   feed(Event::log_committed(now_, !commit_fails_));
 }
 
+/// After an orderly end the record says so, and that nothing has to be copied.
+void World::check_closed() {
+  Medium medium(medium_);
+  Result<mirror::RegionLog> log = mirror::RegionLog::load(medium, identity_);
+  require(log && log->closed() && log->dirty_count() == 0 && log->stale_on_any(0x1ff) == 0,
+          "B2: after an orderly end the record is not closed and clean");
+}
+
 void World::compare(const Action& action) {
   mirror::LegMask differ = 0;
   const unsigned base = static_cast<unsigned>(std::countr_zero(action.mask));

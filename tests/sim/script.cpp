@@ -266,6 +266,7 @@ Verdict World::run() {
       require(++steps < 200'000, "I9: it never ends");
     }
     require(stopped_, "I9: it does not come to an end");
+    check_closed();
     for (unsigned i = 0; i < legs(); ++i)
       verdict_.zombies += state_->leg(i).timeouts;
   } catch (const Violation& violation) {

@@ -194,6 +194,7 @@ class World {
   void check_region(std::uint64_t region);
   void check_in_sync(std::uint64_t region);
   void check_end();
+  void check_closed();
   bool busy_block(unsigned block) const;
   void shadow_page(std::uint64_t offset, std::span<const std::byte> bytes);
   void take_shadow(const mirror::RegionLog& log);

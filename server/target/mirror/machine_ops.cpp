@@ -160,6 +160,10 @@ void State::Machine::write_failed(unsigned leg, std::uint32_t index, Fail how) {
     leg_out(leg, Why::lost, errc);
   } else if (!last) {
     leg_out(leg, Why::error, errc);
+  } else if (config_.on_all_failed == OnAllFailed::queue) {
+    // A pause instead of an error: it is tried again when the leg was opened anew.
+    r.lost = true;
+    leg_out(leg, Why::error, errc);
   }
 }
 

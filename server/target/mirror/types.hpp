@@ -51,6 +51,8 @@ enum class OpEnd : std::uint8_t {
 };
 
 enum class ReadPolicy : std::uint8_t { least_outstanding, preferred, round_robin };
+/// When no leg can serve a request, and when the last leg fails a write. `queue`: a bounded pause,
+/// until a leg is (or that one was) opened again.
 enum class OnAllFailed : std::uint8_t { error, queue };
 
 struct LegConfig {

@@ -219,6 +219,25 @@ TEST_CASE("no leg left: an error, or a bounded wait that ends with the leg or wi
   CHECK(rig.state->view(rig.now).waiting_for_leg == 0);
 }
 
+TEST_CASE(
+    "with on_all_failed=queue the last leg's error is a pause, and the write is tried again") {
+  Config config = Rig::two_legs();
+  config.on_all_failed = OnAllFailed::queue;
+  Rig rig(config);
+  rig.start(leg_bit(1));
+  rig.warm(0);
+  rig.write(0, 0);
+  rig.end(rig.sends()[0], OpEnd::error, Errc::no_space);
+  CHECK_FALSE(rig.has(Type::answer));
+  CHECK(rig.state->view(rig.now).waiting_for_leg == 1);
+  CHECK(rig.state->region(0).stale == leg_bit(1));
+  rig.commit();
+  rig.fence_and_open(0);
+  REQUIRE(rig.sends().size() >= 1);
+  rig.end(rig.sends()[0]);
+  CHECK(rig.the(Type::answer).errc == Errc::ok);
+}
+
 TEST_CASE("a request that was not sent yet can be cancelled, others go on (Z3)") {
   Rig rig(Rig::two_legs());
   rig.start();
