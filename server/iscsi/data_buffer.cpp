@@ -49,6 +49,7 @@ DataBuffer DataBufferPool::take(std::size_t bytes) noexcept {
     if (Free* const free = shard.heads[index]; free != nullptr) {
       shard.heads[index] = free->next;
       --shard.counts[index];
+      if (size > small) kept_.fetch_sub(size, std::memory_order_relaxed);
       return DataBuffer(this, reinterpret_cast<std::byte*>(free), size);
     }
   }
@@ -67,7 +68,11 @@ void DataBufferPool::give_back(std::byte* data, std::size_t capacity) noexcept {
   {
     std::lock_guard lock(shard.mutex);
     std::uint32_t& count = shard.counts[index];
-    if (count < kept_count && (count == 0 || (count + 1) * capacity <= kept_bytes)) {
+    const bool fits = capacity <= small ||
+                      kept_.fetch_add(capacity, std::memory_order_relaxed) + capacity <= kept_bytes;
+    if (!fits || (count >= kept_count && capacity > small))
+      kept_.fetch_sub(capacity, std::memory_order_relaxed);
+    if (fits && count < kept_count) {
       auto* const free = new (data) Free{shard.heads[index]};
       shard.heads[index] = free;
       ++count;

@@ -73,9 +73,11 @@ class DataBufferPool {
 
  private:
   friend class DataBuffer;
-  static constexpr std::size_t classes = 14;                       // 4 KiB to 32 MiB
-  static constexpr std::size_t kept_bytes = std::size_t{4} << 20;  // in a shard and class
-  static constexpr std::size_t kept_count = 64;
+  static constexpr std::size_t classes = 14;       // 4 KiB to 32 MiB
+  static constexpr std::size_t kept_count = 64;    // in a shard and class
+  static constexpr std::size_t small = 64 * 1024;  // kept without counting their bytes
+  /// Of larger ones, altogether: new memory for each would cost a page fault for every 4 KiB.
+  static constexpr std::size_t kept_bytes = std::size_t{64} << 20;
 
   struct Free {
     Free* next;
@@ -91,6 +93,7 @@ class DataBufferPool {
 
   const std::size_t limit_;
   std::atomic<std::size_t> out_{0};
+  std::atomic<std::size_t> kept_{0};
   std::array<Shard, shard_count> shards_;
 };
 
