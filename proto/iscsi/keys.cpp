@@ -67,6 +67,12 @@ const Row* find(std::string_view name) noexcept {
 
 constexpr std::string_view reject = "Reject";
 
+void task_reporting(const KeyValue& offer, TextWriter& answer) {
+  const auto items = split_list(offer.value);
+  const bool plain = std::find(items.begin(), items.end(), "RFC3720") != items.end();
+  answer.add(offer.key, plain ? "RFC3720" : reject);
+}
+
 }  // namespace
 
 bool KeyNegotiation::knows(std::string_view key) noexcept {
@@ -190,12 +196,9 @@ LoginStatus KeyNegotiation::take(const KeyValue& offer, TextWriter& answer) {
     case Key::initiator_alias:  // declared
       result_.initiator_alias = offer.value.substr(0, 255);
       break;
-    case Key::task_reporting: {
-      const auto items = split_list(offer.value);
-      const bool plain = std::find(items.begin(), items.end(), "RFC3720") != items.end();
-      answer.add(offer.key, plain ? "RFC3720" : reject);
+    case Key::task_reporting:
+      task_reporting(offer, answer);
       break;
-    }
     case Key::protocol_level:
       number(offer, 0, 31, 1, value, answer);
       break;

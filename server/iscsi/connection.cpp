@@ -120,10 +120,10 @@ void Connection::login_step() {
     case Login::State::going_on:
       return send_login(std::move(response));
     case Login::State::failed: {
-      const std::string why = fmt::format("login refused ({:04x}): {}",
-                                          static_cast<unsigned>(login_.status()), login_.why());
+      node_.warn_refused(fmt::format("{}: login refused ({:04x}): {}", peer_.text,
+                                     static_cast<unsigned>(login_.status()), login_.why()));
       send_login(std::move(response));
-      return end(why);
+      return end({});
     }
     case Login::State::done:
       last_login_ = std::move(response);
@@ -144,7 +144,9 @@ void Connection::try_claim() {
     case Node::Claim::Kind::refused:
       state_ = State::login;
       send_login(login_.refuse(claim.status));
-      return end(fmt::format("login refused ({:04x})", static_cast<unsigned>(claim.status)));
+      node_.warn_refused(fmt::format("{}: login refused ({:04x}): no place for a session",
+                                     peer_.text, static_cast<unsigned>(claim.status)));
+      return end({});
   }
 }
 

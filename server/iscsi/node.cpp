@@ -11,6 +11,8 @@
 namespace blockloom::iscsi {
 namespace {
 
+constexpr Duration warning_interval = std::chrono::milliseconds(200);
+
 LogicalUnits::Options unit_options(const IscsiOptions& options) {
   LogicalUnits::Options result;
   result.folder = options.state_folder;
@@ -58,6 +60,18 @@ bool Node::count_in() noexcept {
 
 void Node::count_out() noexcept {
   --connections_;
+}
+
+void Node::warn_refused(const std::string& what) {
+  const TimePoint now = Clock::now();
+  TimePoint last = last_warning_.load();
+  if (now - last < warning_interval || !last_warning_.compare_exchange_strong(last, now)) {
+    ++unwarned_;
+    return;
+  }
+  const std::uint64_t more = unwarned_.exchange(0);
+  log_warning(more == 0 ? fmt::format("iscsi: {}", what)
+                        : fmt::format("iscsi: {} (and {} more before)", what, more));
 }
 
 LoginVerdict Node::judge(const LoginIdentity& identity, const Peer& peer) {

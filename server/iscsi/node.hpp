@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "proto/iscsi/login.hpp"
+#include "server/base/clock.hpp"
 #include "server/base/error.hpp"
 #include "server/device/registry.hpp"
 #include "server/iscsi/logical_unit.hpp"
@@ -77,6 +78,9 @@ class Node {
   void logged_in() noexcept { --unauthenticated_; }  ///< the connection is one no longer
   void not_logged_in() noexcept { --unauthenticated_; }
 
+  /// Warns of a login that was refused; of many at once, only of some.
+  void warn_refused(const std::string& what);
+
   LoginVerdict judge(const LoginIdentity& identity, const Peer& peer);
   void send_targets(std::string_view which, std::string_view initiator, const Peer& peer,
                     TextWriter& answer) const;
@@ -122,6 +126,9 @@ class Node {
   Registry& registry_;
   const std::shared_ptr<LogicalUnits> units_;
   std::atomic<std::uint32_t> connections_{0}, unauthenticated_{0};
+
+  std::atomic<TimePoint> last_warning_{};
+  std::atomic<std::uint64_t> unwarned_{0};
 
   std::mutex applying_;  // one change at a time; taken before mutex_
   mutable std::mutex mutex_;
