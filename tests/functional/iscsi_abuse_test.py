@@ -41,7 +41,7 @@ class Abuse(iscsi.Case):
                            "descriptors and sessions as before")
 
     def others_are_served(self):
-        self.assertEqual(self.other.read(5, 1)[1], pattern(SIZE, 7)[5 * 512:6 * 512])
+        self.assertEqual(self.other.read(9000, 1)[1], pattern(SIZE, 7)[9000 * 512:9001 * 512])
 
 
 class Cuts(Abuse):
