@@ -104,7 +104,7 @@ void Connection::broken(RejectReason reason, const Bhs& header) {
                                    : "a header digest is wrong";
   if (state_ != State::full_feature) return close(why);
   session_->reject(reason, header);
-  end(why);
+  finish(why);
 }
 
 void Connection::send_login(Login::Response response) {
@@ -123,7 +123,7 @@ void Connection::login_step() {
       node_.warn_refused(fmt::format("{}: login refused ({:04x}): {}", peer_.text,
                                      static_cast<unsigned>(login_.status()), login_.why()));
       send_login(std::move(response));
-      return end({});
+      return finish({});
     }
     case Login::State::done:
       last_login_ = std::move(response);
@@ -146,7 +146,7 @@ void Connection::try_claim() {
       send_login(login_.refuse(claim.status));
       node_.warn_refused(fmt::format("{}: login refused ({:04x}): no place for a session",
                                      peer_.text, static_cast<unsigned>(claim.status)));
-      return end({});
+      return finish({});
   }
 }
 
@@ -189,7 +189,7 @@ void Connection::enter(const Node::Claim& claim) {
   wire_.read_soon();  // and go_on() with what came behind the login request
 }
 
-void Connection::end(std::string_view why) noexcept {
+void Connection::finish(std::string_view why) noexcept {
   if (state_ == State::ending || state_ == State::closed) return;
   if (!why.empty()) log_info(fmt::format("iscsi: {}: {}", peer_.text, why));
   state_ = State::ending;
@@ -204,7 +204,7 @@ void Connection::kick(std::string_view why) {
   if (state_ == State::full_feature) {
     session_->hush();
     session_->tell(AsyncEvent::drops_session, 0, session_->parameters().default_time2wait, 0);
-    return end(why);
+    return finish(why);
   }
   close(why);
 }

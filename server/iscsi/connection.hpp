@@ -63,7 +63,7 @@ class Connection final : public std::enable_shared_from_this<Connection>,
   void broken(RejectReason reason, const Bhs& header) override;
   // SessionHost
   void send_soon() noexcept override { wire_.send_soon(); }
-  void end(std::string_view why) noexcept override;
+  void finish(std::string_view why) noexcept override;
   void session_over() noexcept override;
   void send_targets(std::string_view which, TextWriter& answer) override;
   void target_was_reset() noexcept override;

@@ -22,9 +22,10 @@ LogicalUnits::Options unit_options(const IscsiOptions& options) {
 
 }  // namespace
 
-Node::Node(Registry& registry, const IscsiOptions& options)
+Node::Node(Registry& registry, const IscsiOptions& options, std::function<void()> idle)
     : registry_(registry),
       units_(LogicalUnits::create(registry, unit_options(options))),
+      idle_(std::move(idle)),
       options_(std::make_shared<const IscsiOptions>(with_defaults(options))) {
   refresh();
 }
@@ -132,7 +133,30 @@ void Node::send_targets(std::string_view which, std::string_view initiator, cons
 
 Node::Claim Node::claim(const std::shared_ptr<Connection>& connection) {
   const LoginIdentity& who = connection->identity();
+  const auto options = snapshot();
+  const TargetOptions* const target = find_target(*options, who.target);
+  bool first = false;
+  if (target != nullptr && !who.discovery) {
+    const std::lock_guard lock(mutex_);
+    const auto found = targets_.find(who.target);
+    if (found != targets_.end()) first = found->second.sessions++ == 0;
+  }
+  // Its devices are held open from now on.
+  if (first && target->all_devices) {
+    const std::lock_guard one_at_a_time(applying_);
+    map_luns(*target);
+  }
   const std::lock_guard lock(mutex_);
+  Claim claim = claim_locked(connection);
+  if (claim.kind != Claim::Kind::granted && !who.discovery) {
+    const auto found = targets_.find(who.target);
+    if (found != targets_.end() && found->second.sessions > 0) --found->second.sessions;
+  }
+  return claim;
+}
+
+Node::Claim Node::claim_locked(const std::shared_ptr<Connection>& connection) {
+  const LoginIdentity& who = connection->identity();
   Claim claim;
   if (!who.discovery) {
     for (auto& [tsih, entry] : sessions_) {
@@ -174,13 +198,20 @@ void Node::end_locked(Entry& entry, std::string_view why) {
 
 void Node::release(std::uint16_t tsih) {
   std::shared_ptr<Connection> gone, waiting;  // end after the lock
-  const std::lock_guard lock(mutex_);
-  const auto entry = sessions_.find(tsih);
-  if (entry == sessions_.end()) return;
-  gone = std::move(entry->second.connection);
-  waiting = entry->second.waiting.lock();
-  sessions_.erase(entry);
+  bool last = false;
+  {
+    const std::lock_guard lock(mutex_);
+    const auto entry = sessions_.find(tsih);
+    if (entry == sessions_.end()) return;
+    const auto target = targets_.find(entry->second.identity.target);
+    if (target != targets_.end() && target->second.sessions > 0)
+      last = --target->second.sessions == 0;
+    gone = std::move(entry->second.connection);
+    waiting = entry->second.waiting.lock();
+    sessions_.erase(entry);
+  }
   if (waiting) waiting->mailbox().post([waiting] { waiting->claim_again(); });
+  if (last && idle_) idle_();
 }
 
 std::size_t Node::kick(std::uint16_t tsih, std::string_view initiator, std::string_view target,
@@ -205,121 +236,6 @@ std::vector<SessionInfo> Node::sessions() const {
   for (const auto& [tsih, entry] : sessions_) {
     all.push_back(entry.connection->info());
     all.back().tsih = tsih;
-  }
-  return all;
-}
-
-// --- targets and their units --------------------------------------------------------------------
-
-std::vector<LunOptions> Node::wanted_luns(const TargetOptions& target) const {
-  std::vector<LunOptions> wanted = target.luns;
-  if (!target.all_devices) return wanted;
-  for (const auto& device : registry_.list()) {
-    if (device->minor() > 16383 || !device->live_table()) continue;
-    LunOptions lun;
-    lun.lun = static_cast<std::uint16_t>(device->minor());
-    lun.unit.device = device->name();
-    wanted.push_back(std::move(lun));
-  }
-  return wanted;
-}
-
-void Node::map_luns(const TargetOptions& options) {
-  std::map<std::uint16_t, LunInfo> luns;
-  std::vector<LunEntry> entries;
-  for (const LunOptions& lun : wanted_luns(options)) {
-    LunInfo& info = luns[lun.lun];
-    info.lun = lun.lun;
-    info.device = lun.unit.device;
-    auto unit = units_->open(lun.unit);
-    if (!unit) {
-      info.failure = unit.error().message;
-      log_warning(fmt::format("iscsi: target '{}', LUN {}: {}", options.name, lun.lun,
-                              unit.error().message));
-      continue;
-    }
-    entries.push_back({lun.lun, std::move(*unit)});
-  }
-  std::shared_ptr<ScsiTarget> scsi;
-  {
-    const std::lock_guard lock(mutex_);
-    Target& target = targets_[options.name];
-    if (!target.scsi) target.scsi = ScsiTarget::create(options.name, units_);
-    scsi = target.scsi;
-    target.luns = std::move(luns);
-  }
-  const std::vector<LunEntry> before = scsi->luns();
-  const bool same = std::equal(
-      before.begin(), before.end(), entries.begin(), entries.end(),
-      [](const LunEntry& a, const LunEntry& b) { return a.lun == b.lun && a.unit == b.unit; });
-  if (!same) scsi->set_luns(std::move(entries));
-}
-
-void Node::refresh() {
-  const std::lock_guard one_at_a_time(applying_);
-  const auto options = snapshot();
-  for (const TargetOptions& target : options->targets)
-    map_luns(target);
-}
-
-void Node::apply(const IscsiOptions& wanted) {
-  auto next = std::make_shared<const IscsiOptions>(with_defaults(wanted));
-  std::vector<std::string> gone;
-  {
-    const std::lock_guard one_at_a_time(applying_);
-    std::vector<Target> ended;  // after the lock
-    {
-      const std::lock_guard lock(mutex_);
-      options_ = next;
-      for (auto target = targets_.begin(); target != targets_.end();) {
-        if (find_target(*next, target->first) != nullptr) {
-          ++target;
-          continue;
-        }
-        gone.push_back(target->first);
-        ended.push_back(std::move(target->second));
-        target = targets_.erase(target);
-      }
-      for (auto& [tsih, entry] : sessions_) {
-        const TargetOptions* const target = find_target(*next, entry.identity.target);
-        const Peer& peer = entry.connection->peer();
-        if (target != nullptr && !target->access.allows(entry.identity.initiator, peer.address))
-          entry.connection->mailbox().post([connection = entry.connection] {
-            connection->kick("the configuration does not allow it any more");
-          });
-      }
-    }
-    for (const TargetOptions& target : next->targets)
-      map_luns(target);
-  }
-  for (const std::string& name : gone)
-    kick(0, {}, name, "the target was removed from the configuration");
-}
-
-std::vector<TargetInfo> Node::targets() const {
-  const auto options = snapshot();
-  std::vector<TargetInfo> all;
-  for (const TargetOptions& target : options->targets) {
-    TargetInfo info;
-    info.name = target.name;
-    info.alias = target.alias;
-    info.all_devices = target.all_devices;
-    info.chap = target.chap.required();
-    std::vector<LunEntry> entries;
-    {
-      const std::lock_guard lock(mutex_);
-      for (const auto& [tsih, entry] : sessions_)
-        info.sessions += entry.identity.target == target.name ? 1 : 0;
-      if (const auto found = targets_.find(target.name); found != targets_.end()) {
-        for (const auto& [number, lun] : found->second.luns)
-          info.luns.push_back(lun);
-        entries = found->second.scsi->luns();
-      }
-    }
-    for (LunInfo& lun : info.luns)
-      for (const LunEntry& entry : entries)
-        if (entry.lun == lun.lun) lun.unit = entry.unit->info();
-    all.push_back(std::move(info));
   }
   return all;
 }

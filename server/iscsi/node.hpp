@@ -2,6 +2,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -44,6 +45,7 @@ struct LunInfo {
   std::uint16_t lun = 0;
   std::string device;
   std::string failure;  ///< why it is not served; empty: it is
+  UnitOptions options;
   UnitInfo unit;
 };
 
@@ -57,7 +59,8 @@ struct TargetInfo {
 /// An iSCSI node: its targets, its sessions, and what is allowed. Any thread.
 class Node {
  public:
-  Node(Registry& registry, const IscsiOptions& options);
+  /// `idle` is called when the last session of a target ended: refresh() is due, elsewhere.
+  Node(Registry& registry, const IscsiOptions& options, std::function<void()> idle = {});
   ~Node();
 
   /// Takes other targets, access and limits over. Opens units, so it may wait for a disk; one
@@ -116,15 +119,20 @@ class Node {
   struct Target {
     std::shared_ptr<ScsiTarget> scsi;
     std::map<std::uint16_t, LunInfo> luns;
+    std::size_t sessions = 0;  ///< and logins that want to become one
   };
 
   std::vector<LunOptions> wanted_luns(const TargetOptions& target) const;
   void map_luns(const TargetOptions& target);
+  LunInfo open_lun(const TargetOptions& target, const LunOptions& lun, bool resting,
+                   std::vector<LunEntry>& entries);
+  Claim claim_locked(const std::shared_ptr<Connection>& connection);
   void end_locked(Entry& entry, std::string_view why);
   const TargetOptions* find_target(const IscsiOptions& options, std::string_view name) const;
 
   Registry& registry_;
   const std::shared_ptr<LogicalUnits> units_;
+  const std::function<void()> idle_;
   std::atomic<std::uint32_t> connections_{0}, unauthenticated_{0};
 
   std::atomic<TimePoint> last_warning_{};

@@ -146,8 +146,8 @@ Result<void> Server::Impl::start() {
   if (auto listening = listen(); !listening) return listening;
   started_ = true;
   try {
-    node_ = std::make_unique<Node>(registry_, options_);
     mapper_ = std::make_unique<TimerQueue>("bl-iscsi-map");
+    node_ = std::make_unique<Node>(registry_, options_, [this] { device_changed(); });
     listener_ = registry_.events().listen([this](const Event& event) {
       if (event.kind != "suspended" && event.kind != "message" && event.kind != "loaded" &&
           event.kind != "cleared")

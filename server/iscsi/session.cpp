@@ -238,7 +238,7 @@ void Session::logout() {
 
 void Session::answer_logout() {
   send(logout_);
-  host_.end({});
+  host_.finish({});
 }
 
 }  // namespace blockloom::iscsi

@@ -32,7 +32,7 @@ class SessionHost {
   virtual Mailbox& mailbox() noexcept = 0;
   virtual void send_soon() noexcept = 0;
   /// Sends what waits, then closes the connection. `why` is for the log; empty: all is well.
-  virtual void end(std::string_view why) noexcept = 0;
+  virtual void finish(std::string_view why) noexcept = 0;
   /// After Session::close(): nothing of it is left in the units.
   virtual void session_over() noexcept = 0;
   /// The answer to SendTargets: "All", a name, or empty for the session's own target.

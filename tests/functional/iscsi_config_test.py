@@ -57,6 +57,23 @@ class Targets(Daemon):
             session.clear_attentions(lun)
             self.assertEqual(session.read(0, 8, lun=lun)[1], pattern(DISK, seed)[:4096])
 
+    def test_a_device_that_nobody_uses_can_be_removed(self):
+        self.start()
+        session = self.session()
+        with self.assertRaises(harness.RpcError):
+            self.server.rpc("remove", {"device": "vol0"})
+        session.logout()
+
+        def removed():
+            try:
+                return self.server.rpc("remove", {"device": "vol0"}) is not None
+            except harness.RpcError:
+                return False
+        harness.wait_until(removed, "the device is let go")
+        session = self.session()
+        answer = session.finish(session.command(iscsi.TEST_UNIT_READY))[0]
+        self.assertEqual((answer.status, answer.sense), (2, (5, 0x2500)), "no such LUN")
+
     def test_without_the_section_there_is_no_target(self):
         self.server = self.start_daemon(self.devices)
         with self.assertRaises(harness.RpcError) as caught:
