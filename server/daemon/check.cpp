@@ -122,6 +122,18 @@ std::string plan(const Config& config, const LaunchOptions& options, const Progr
                                            : "keys in " + tls.psk));
   for (const FilterConfig& filter : config.filters)
     row("filter", filter.name);
+  if (config.iscsi.enabled) {
+    const iscsi::IscsiOptions served = iscsi::with_defaults(config.iscsi);
+    for (const iscsi::PortalOptions& portal : served.portals)
+      row("iSCSI portal", to_string(portal) + (is_public(portal) ? ", public" : ""));
+    for (const iscsi::TargetOptions& target : served.targets)
+      row("iSCSI target",
+          fmt::format("{}: {}{}", target.name,
+                      target.all_devices ? "every device"
+                                         : fmt::format("{} LUN{}", target.luns.size(),
+                                                       target.luns.size() == 1 ? "" : "s"),
+                      target.chap.required() ? ", CHAP" : ""));
+  }
   row("control", config.control.empty() ? "none" : config.control);
   row("saved state", config.state_dir.empty() ? "none" : config.state_dir);
   if (who.change)

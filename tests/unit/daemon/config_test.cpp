@@ -140,7 +140,7 @@ TEST_CASE("what toml++ 3.3 asserts on is an error like any other") {
 
 TEST_CASE("an unknown key is told with its place and the keys there are") {
   fails("serve = 1\n", "1:1",
-        "unknown key 'serve': expected one of server, tls, limits, iscsi, device");
+        "unknown key 'serve': expected one of server, tls, limits, iscsi, dump, device");
   fails("[server]\n  lisen = []\n", "2:3", "unknown key 'lisen' in server: expected one of listen");
   fails("[tls]\nkey = \"/a\"\n", "2:1", "unknown key 'key' in tls");
   fails("[limits]\nqueue = 1\n", "2:1", "unknown key 'queue' in limits");
