@@ -167,7 +167,7 @@ bool is_nbd_uri(std::string_view uri) {
 Result<NbdUri> parse_nbd_uri(std::string_view text) {
   const Scheme* scheme = scheme_of(text);
   std::string_view rest = scheme == nullptr ? text : text.substr(scheme->text.size());
-  if (scheme == nullptr || !rest.starts_with("//"))
+  if (scheme == nullptr || !rest.starts_with("//") || text.find('\0') != text.npos)
     return Error{Errc::invalid,
                  "expected nbd://HOST[:PORT]/EXPORT, or nbd+unix:///EXPORT?socket=PATH"};
   rest.remove_prefix(2);
