@@ -8,7 +8,6 @@
 namespace blockloom::sim {
 namespace {
 
-/// The log's medium as RegionLog::load() reads it.
 class Medium : public mirror::LogSource {
  public:
   explicit Medium(const std::vector<std::byte>& bytes) : bytes_(bytes) {}
@@ -41,6 +40,8 @@ void World::boot(bool first) {
   } else {
     Medium medium(medium_);
     log = mirror::RegionLog::load(medium, identity_);
+    // A record that was being made is there, or is made again.
+    log_written_ = log_written_ || log;
     if (!log && !log_written_) log = mirror::RegionLog::create(identity_, !legs_equal_);
     require(static_cast<bool>(log), "the log cannot be read after a crash");
     if (log_written_) take_shadow(*log);
@@ -105,8 +106,12 @@ void World::crash() {
 }
 
 /// One visit to the machine, and its actions. The engine may crash between any two of them.
-void World::feed(const Event& event) {
+void World::feed(Event event) {
   if (!state_) return;
+  // Where nothing is bounded the target reads no clock for requests.
+  if (untimed_ && (event.type == Event::Type::submit || event.type == Event::Type::all_ok ||
+                   event.type == Event::Type::op_ended))
+    event.now = 0;
   const std::uint32_t life = life_;
   mirror::Actions actions;
   std::swap(actions, actions_);

@@ -43,6 +43,9 @@ void World::design() {
     c.fence_delay = r.between(0, 40) * ms;
     c.zombie_cap = r.percent(30) ? block_size * r.between(1, 20) : 64U << 20;
   }
+  untimed_ = config_.hedge == 0 &&
+             std::all_of(config_.legs.begin(), config_.legs.end(),
+                         [](const mirror::LegConfig& leg) { return leg.timeout == 0; });
   identity_.size = config_.size;
   identity_.region_size = config_.region_size;
   identity_.mirror.fill(0x42);

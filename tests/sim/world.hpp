@@ -159,7 +159,7 @@ class World {
   // engine.cpp: the target's part, played
   void boot(bool first);
   void crash();
-  void feed(const Event& event);
+  void feed(Event event);
   void carry_out(const Action& action);
   void answered(const Action& action);
   void noticed(const Action& action);
@@ -230,7 +230,8 @@ class World {
   unsigned regions_ = 0;
   bool crashes_allowed_ = false;
   bool power_allowed_ = false;
-  bool lossy_ = false;  ///< both: what was not flushed may go
+  bool lossy_ = false;    ///< both: what was not flushed may go
+  bool untimed_ = false;  ///< no leg has a bound
   bool healing_ = false;
   bool finishing_ = false;
   unsigned look_at_ = 0;

@@ -54,6 +54,7 @@ void State::Machine::note(Notice notice, unsigned leg, Errc errc, std::uint64_t 
 
 void State::Machine::on(const Event& event, Actions& out) {
   out_ = &out;
+  timed_ = event.now != 0;
   now_ = std::max(now_, event.now);
   dispatch(event);
   settle();
@@ -273,6 +274,7 @@ void State::Machine::tick() {
     }
     hedge(slot);
   }
+  if (untimed_waiters_) time_waiters();
   for (WaitList* list : {&log_waiters_, &leg_waiters_}) {
     while (!list->empty()) {
       const Slot slot = list->head();

@@ -97,6 +97,8 @@ class State::Machine {
   void stop_waiting(Slot slot);
   void answer(Slot slot, Errc errc);
   void release(Slot slot);
+  void wait_until(Request& r, Time limit);
+  void time_waiters();
   void give_up_waiting(Slot slot, Errc errc);
   void wake_leg_waiters();
 
@@ -199,6 +201,8 @@ class State::Machine {
 
   Actions* out_ = nullptr;
   Time now_ = 1;
+  bool timed_ = false;            ///< the event under way says what time it is
+  bool untimed_waiters_ = false;  ///< requests wait whose deadline the next tick has to set
   Time deadline_ = never;
   std::vector<Slot> work_;
   bool kick_ = false;  ///< something changed that recovery or cleaning may wait for

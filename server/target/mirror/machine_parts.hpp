@@ -125,7 +125,7 @@ struct Request {
   std::uint64_t length = 0;
   std::uint64_t region = 0;
   std::uint64_t number = 0;  ///< of a flush
-  Time deadline = never;     ///< while it waits for the log or a leg
+  Time deadline = never;     ///< while it waits for the log or a leg; 0: the next tick sets it
   Time leg_deadline = 0;     ///< for a leg, over all its tries; 0: did not wait yet
   Time hedge_at = never;
   Link lock_link;

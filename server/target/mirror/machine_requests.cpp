@@ -207,20 +207,39 @@ void State::Machine::no_leg(Slot slot) {
   r.step = Step::waiting;
   r.timed = true;
   r.tried = 0;
-  if (r.leg_deadline == 0) r.leg_deadline = now_ + config_.queue_timeout;
+  if (r.leg_deadline == 0) {
+    wait_until(r, config_.queue_timeout);
+    r.leg_deadline = r.deadline;
+  }
   r.deadline = r.leg_deadline;
   ++waiting_;
   leg_waiters_.push_back(requests_, slot);
-  arm(r.deadline);
+  arm(std::max(r.deadline, now_));
 }
 
 void State::Machine::wait_for_log(Slot slot, Step step) {
   Request& r = requests_[slot];
   r.step = step;
   r.timed = true;
-  r.deadline = now_ + config_.log_timeout;
+  wait_until(r, config_.log_timeout);
   log_waiters_.push_back(requests_, slot);
-  arm(r.deadline);
+  arm(std::max(r.deadline, now_));
+}
+
+/// Where the event told no time, now_ may be long ago: the tick that comes at once sets it right.
+void State::Machine::wait_until(Request& r, Time limit) {
+  r.deadline = timed_ ? now_ + limit : 0;
+  untimed_waiters_ = untimed_waiters_ || !timed_;
+}
+
+void State::Machine::time_waiters() {
+  untimed_waiters_ = false;
+  for (Slot slot = log_waiters_.head(); slot != nil; slot = requests_[slot].wait_link.next)
+    if (requests_[slot].deadline == 0) requests_[slot].deadline = now_ + config_.log_timeout;
+  for (Slot slot = leg_waiters_.head(); slot != nil; slot = requests_[slot].wait_link.next) {
+    Request& r = requests_[slot];
+    if (r.deadline == 0) r.deadline = r.leg_deadline = now_ + config_.queue_timeout;
+  }
 }
 
 void State::Machine::stop_waiting(Slot slot) {

@@ -9,6 +9,10 @@ constexpr Time window = 2 * second;
 /// Foreground I/O counts as running that long after its last request.
 constexpr Time foreground_lasts = 200 * millisecond;
 
+/// What a chunk is taken to cost when the clock did not move with it: mirrors without deadlines are
+/// told the time by ticks only.
+constexpr std::uint64_t assumed_rate = std::uint64_t{512} << 20;
+
 /// How long `bytes` take at a rate; 0 for "no limit".
 Time time_for(std::uint64_t bytes, std::uint64_t rate) noexcept {
   if (rate == 0) return 0;
@@ -35,6 +39,7 @@ void Pace::chunk_started(Time now, std::uint64_t bytes) noexcept {
 }
 
 void Pace::chunk_ended(Time now, Time took, std::uint64_t bytes) noexcept {
+  if (took == 0) took = time_for(bytes, assumed_rate);
   if (last_foreground_ != 0 && now - last_foreground_ < foreground_lasts) {
     const Time pause = std::min(2 * took, time_for(bytes, std::max<std::uint64_t>(min_rate_, 1)));
     yield_until_ = now + pause;

@@ -19,7 +19,9 @@ constexpr LegMask leg_bit(unsigned leg) {
 }
 
 /// Nanoseconds of any monotonic clock; the machine only compares and adds. 0 in an event means
-/// "not later than the last one": a caller without deadlines need not read its clock.
+/// "not later than the last one": a caller without deadlines need not read its clock for requests.
+/// The ends of the machine's own ops, commits and everything rare carry the time: the resync's pace
+/// and progress live by it.
 using Time = std::uint64_t;
 inline constexpr Time never = ~Time{0};
 inline constexpr Time millisecond = 1'000'000;

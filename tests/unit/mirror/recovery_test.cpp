@@ -54,6 +54,16 @@ TEST_CASE("it yields no more than its least rate allows") {
   CHECK(bytes >= 40 * mib);
 }
 
+TEST_CASE("it yields also where the clock did not move with the chunk") {
+  Pace pace(0, mib);
+  const Time now = 100 * second;
+  pace.foreground(now);
+  pace.chunk_started(now, mib);
+  pace.chunk_ended(now, 0, mib);
+  CHECK(pace.next_start(now) > now + 3 * millisecond);
+  CHECK(pace.next_start(now) < now + 5 * millisecond);
+}
+
 TEST_CASE("paused is paused") {
   Pace pace(0, mib);
   pace.pause();

@@ -272,6 +272,24 @@ TEST_CASE("a log that fails lets requests wait for it, bounded, and is tried aga
   CHECK(rig.sends().size() == 2);
 }
 
+TEST_CASE("a request that told no time waits its time for the log, however old the clock was") {
+  Rig rig(Rig::two_legs(0));
+  rig.start();
+  rig.feed(Event::submit(0, 0, Kind::write, 0, 4096));
+  CHECK(rig.has(Type::commit));
+  CHECK(rig.state->next_deadline() <= rig.now);
+  rig.later(3600 * second);  // so late was it really
+  CHECK_FALSE(rig.has(Type::answer));
+  CHECK(rig.state->next_deadline() <= rig.now + rig.config.log_timeout);
+  rig.later(rig.config.log_timeout);
+  CHECK(rig.the(Type::answer).errc == Errc::timed_out);
+  rig.commit();
+  rig.feed(Event::submit(0, 0, Kind::write, region_size, 4096));
+  rig.later(3600 * second);
+  rig.commit();
+  CHECK(rig.sends().size() == 2);
+}
+
 TEST_CASE("unbounded legs need no clock") {
   Rig rig(Rig::two_legs(0));
   rig.start();
