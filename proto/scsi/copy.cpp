@@ -15,8 +15,7 @@ Sense illegal(Asc asc, std::optional<std::uint16_t> field = {}) {
 
 std::optional<Sense> take_target(Input d, std::uint16_t at, CopyList& list) {
   if (d[0] != 0xe4) return illegal(Asc::unsupported_target_type, at);
-  // LU ID TYPE other than "logical unit" names a proxy.
-  if ((d[1] & 0xc0) != 0) return illegal(Asc::invalid_field_in_cdb);
+  // LU ID TYPE is obsolete since SPC-4, and ignored.
   if ((d[1] & 0x1f) != 0) return illegal(Asc::invalid_field_in_parameters, at);
   CopyTarget target;
   target.null_device = (d[1] & 0x20) != 0;

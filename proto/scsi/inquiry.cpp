@@ -86,7 +86,6 @@ void page_limits(Output& out, const UnitDescription& unit) {
     store<4>(&out[28], physical_block / size);
     store<4>(&out[32], 0x80000000);  // UGAVALID, alignment 0
   }
-  store<8>(&out[36], longest_write_same / size);
 }
 
 void page_characteristics(Output& out) {
@@ -102,9 +101,10 @@ void page_provisioning(Output& out) {
 
 }  // namespace
 
-Output standard_inquiry(bool connected) {
+Output standard_inquiry(bool connected, bool removable) {
   Output out(8);
   out[0] = connected ? 0x00 : 0x7f;
+  out[1] = removable ? 0x80 : 0;
   out[2] = 0x06;  // SPC-4
   out[3] = 0x12;  // HISUP, format 2
   out[4] = 96 - 5;

@@ -31,6 +31,7 @@ enum class Asc : std::uint16_t {
   inline_data_exceeded = 0x260b,
   write_protected = 0x2700,
   space_allocation_failed = 0x2707,
+  medium_changed = 0x2800,
   power_on = 0x2900,
   bus_device_reset = 0x2903,
   nexus_loss = 0x2907,
@@ -41,13 +42,13 @@ enum class Asc : std::uint16_t {
   capacity_changed = 0x2a09,
   commands_cleared_by_other = 0x2f00,
   saving_not_supported = 0x3900,
+  no_medium = 0x3a00,
   reported_luns_changed = 0x3f0e,
   internal_failure = 0x4400,
   removal_prevented = 0x5302,
   insufficient_resources = 0x5503,
   insufficient_registration_resources = 0x5504,
   copy_target_not_reachable = 0x0d02,
-  copy_target_short = 0x0d04,
 };
 
 /// What went wrong, in full.

@@ -11,13 +11,13 @@ using scsi::Asc;
 using scsi::SenseKey;
 
 TaskNext start_read_capacity_10(UnitState& unit, ScsiTask& task) {
-  if (unit.block_count() == 0) return end_check(unit, task, SenseKey::not_ready, Asc::not_ready);
+  if (unit.block_count() == 0) return end_not_ready(unit, task);
   return end_data(unit, task, scsi::read_capacity_10(unit.block_count(), unit.options.block_size),
                   8);
 }
 
 TaskNext start_read_capacity_16(UnitState& unit, ScsiTask& task) {
-  if (unit.block_count() == 0) return end_check(unit, task, SenseKey::not_ready, Asc::not_ready);
+  if (unit.block_count() == 0) return end_not_ready(unit, task);
   return end_data(unit, task, scsi::read_capacity_16(unit.description(task), unit.block_count()),
                   scsi::load32(&task.cdb[10]));
 }
@@ -81,6 +81,7 @@ TaskNext extents_known(UnitState& unit, ScsiTask& task) {
 
 TaskNext start_get_lba_status(UnitState& unit, ScsiTask& task) {
   const std::uint64_t count = unit.block_count();
+  if (count == 0) return end_not_ready(unit, task);
   task.lba = scsi::load64(&task.cdb[2]);
   if (task.lba >= count)
     return end_check(unit, task, SenseKey::illegal_request, Asc::lba_out_of_range);

@@ -82,8 +82,8 @@ TaskNext start_compare_and_write(UnitState& unit, ScsiTask& task) {
   if (!no_protection(unit, task) || !take_range(unit, task)) return TaskNext::ended;
   if (task.blocks > scsi::compare_and_write_blocks) return bad_cdb(unit, task, 13);
   if (!writable(unit, task)) return TaskNext::ended;
-  if (task.blocks == 0) return end_good(task);
   if (task.expected_out != 2 * bytes_of(unit, task)) return bad_cdb(unit, task, 13);
+  if (task.blocks == 0) return end_good(task);
   return want_data(unit, task, 2 * bytes_of(unit, task), compare_with_data);
 }
 

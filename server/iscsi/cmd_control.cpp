@@ -17,13 +17,37 @@ TaskNext flushed(UnitState& unit, ScsiTask& task) {
 
 }  // namespace
 
-// The medium does not come out, and a unit that several hosts share is not stopped by one of them:
-// stopping makes what was written durable, and nothing else.
+namespace {
+
+/// Takes a removable unit's medium out, or puts it in again; every nexus hears of the latter.
+TaskNext move_medium(UnitState& unit, ScsiTask& task, bool in) {
+  const std::lock_guard lock(unit.mutex);
+  for (const NexusLun* path : unit.paths)
+    if (!in && path->prevents_removal)
+      return end_check(unit, task, SenseKey::illegal_request, Asc::removal_prevented);
+  const bool was_out = unit.ejected.exchange(!in);
+  if (in && was_out) unit.raise_others_locked(task.path.get(), Asc::medium_changed);
+  return end_good(task);
+}
+
+TaskNext eject(UnitState& unit, ScsiTask& task) {
+  if (task.request.status != Errc::ok) return end_error(unit, task, task.request.status, false);
+  return move_medium(unit, task, false);
+}
+
+}  // namespace
+
+// A unit that several hosts share is not stopped by one of them: stopping makes what was written
+// durable, and nothing else. Power conditions there are none; LOEJ is for a removable unit.
 TaskNext start_start_stop(UnitState& unit, ScsiTask& task) {
-  if ((task.cdb[4] & 0x02) != 0) return bad_cdb(unit, task, 4);  // LOEJ
   const bool start = (task.cdb[4] & 0x01) != 0;
+  const bool load_or_eject = (task.cdb[4] & 0x02) != 0;
   const bool no_flush = (task.cdb[4] & 0x04) != 0;
-  if (start || no_flush || task.cdb[4] >> 4 != 0) return end_good(task);
+  if (task.cdb[4] >> 4 != 0) return end_good(task);
+  if (load_or_eject && !unit.options.removable) return bad_cdb(unit, task, 4);
+  if (load_or_eject && start) return move_medium(unit, task, true);
+  if (load_or_eject) return submit_io(unit, task, Op::flush, 0, 0, nullptr, 0, eject);
+  if (start || no_flush) return end_good(task);
   return submit_io(unit, task, Op::flush, 0, 0, nullptr, 0, flushed);
 }
 

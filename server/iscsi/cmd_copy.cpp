@@ -73,7 +73,7 @@ std::optional<Piece> piece_of(const TaskExtra& extra, const CopySegment& segment
   Piece piece{&from->state(), &to->state()};
   const std::uint64_t from_size = piece.from->options.block_size;
   const std::uint64_t to_size = piece.to->options.block_size;
-  why = Asc::copy_target_short;
+  why = Asc::none;
   piece.length = segment.blocks * (segment.dc ? to_size : from_size);
   if (piece.length % from_size != 0 || piece.length % to_size != 0) return {};
   const auto fits = [](std::uint64_t lba, std::uint64_t blocks, std::uint64_t count) {

@@ -21,12 +21,11 @@ std::uint32_t allocation_of(const ScsiTask& task) noexcept {
 scsi::UnitDescription UnitState::description(const ScsiTask& task) const {
   const Nexus& nexus = *task.nexus;
   return {identity,          options.block_size,    options.thin,
-          write_protected(), nexus.target().name(), nexus.id().portal_group};
+          options.removable, nexus.target().name(), nexus.id().portal_group};
 }
 
 TaskNext start_test_unit_ready(UnitState& unit, ScsiTask& task) {
-  if (unit.device->size().value == 0)  // it has no table
-    return end_check(unit, task, SenseKey::not_ready, Asc::not_ready);
+  if (unit.block_count() == 0) return end_not_ready(unit, task);
   return end_good(task);
 }
 
@@ -50,7 +49,8 @@ TaskNext start_inquiry(UnitState& unit, ScsiTask& task) {
   if (!vital) {
     if (task.cdb[2] != 0) return bad_cdb(unit, task, 2);
     const bool there = unit.device->dead() == Errc::ok;
-    return end_data(unit, task, scsi::standard_inquiry(there), allocation_of(task));
+    return end_data(unit, task, scsi::standard_inquiry(there, unit.options.removable),
+                    allocation_of(task));
   }
   const auto page = scsi::vpd_page(unit.description(task), task.cdb[2]);
   if (!page) return bad_cdb(unit, task, 2);

@@ -5,7 +5,8 @@
 #include "server/iscsi/unit_state.hpp"
 
 // UNMAP and WRITE SAME. What is unmapped reads as zeroes (LBPRZ), so that both copies of a mirror
-// agree, and so that an initiator may zero by unmapping.
+// agree, and so that an initiator may zero by unmapping. WRITE SAME with UNMAP unmaps whatever
+// block it brings, as LIO does and initiators expect: to them it is a discard.
 
 namespace blockloom {
 
@@ -106,7 +107,7 @@ bool all_zero(const std::byte* data, std::size_t size) noexcept {
 TaskNext same_with_data(UnitState& unit, ScsiTask& task) {
   const std::size_t size = unit.options.block_size;
   if (task.data_out_wanted < size) return bad_cdb(unit, task, 1);
-  if (all_zero(task.data.data(), size)) return zero_next(unit, task);
+  if (task.flags != 0 || all_zero(task.data.data(), size)) return zero_next(unit, task);
   const std::size_t bytes = std::min<std::uint64_t>(task.blocks * size, pattern_bytes);
   if (!take_scratch(unit, task, bytes)) return end_status(task, scsi::Status::task_set_full);
   for (std::size_t at = 0; at < bytes; at += size)
@@ -118,6 +119,7 @@ TaskNext same_with_data(UnitState& unit, ScsiTask& task) {
 
 TaskNext start_unmap(UnitState& unit, ScsiTask& task) {
   if ((task.cdb[1] & 0x01) != 0) return bad_cdb(unit, task, 1);  // ANCHOR: nothing is anchored
+  if (unit.block_count() == 0) return end_not_ready(unit, task);
   if (!writable(unit, task)) return TaskNext::ended;
   return want_data(unit, task, scsi::load16(&task.cdb[7]), unmap_with_data);
 }
@@ -131,8 +133,6 @@ TaskNext start_write_same(UnitState& unit, ScsiTask& task) {
   if (!take_range(unit, task)) return TaskNext::ended;
   if (task.blocks == 0) task.blocks = unit.block_count() - task.lba;  // WSNZ is 0
   const std::uint64_t size = unit.options.block_size;
-  if (task.blocks > scsi::longest_write_same / size)
-    return bad_cdb(unit, task, task.cdb[0] == 0x93 ? 10 : 7);
   if (!writable(unit, task)) return TaskNext::ended;
   task.flags = unmaps ? io_flag::may_trim : 0;
   // One block, whatever the range; more is a mistake of the initiator's that would be written

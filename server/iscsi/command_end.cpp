@@ -35,6 +35,11 @@ TaskNext end_check(UnitState& unit, ScsiTask& task, SenseKey key, Asc asc) noexc
   return end_check(unit, task, Sense{key, asc});
 }
 
+TaskNext end_not_ready(UnitState& unit, ScsiTask& task) noexcept {
+  return end_check(unit, task, SenseKey::not_ready,
+                   unit.ejected.load(std::memory_order_relaxed) ? Asc::no_medium : Asc::not_ready);
+}
+
 TaskNext bad_cdb(UnitState& unit, ScsiTask& task, std::uint16_t byte) noexcept {
   return end_check(unit, task, {SenseKey::illegal_request, Asc::invalid_field_in_cdb, {}, byte});
 }
@@ -64,8 +69,7 @@ TaskNext end_error(UnitState& unit, ScsiTask& task, Errc error, bool reading) no
     default:
       break;
   }
-  if (unit.device->size().value == 0)  // it has no table
-    return end_check(unit, task, SenseKey::not_ready, Asc::not_ready);
+  if (unit.block_count() == 0) return end_not_ready(unit, task);
   const std::uint64_t lba = task.request.offset.value / unit.options.block_size;
   return end_check(
       unit, task,
@@ -126,7 +130,7 @@ bool take_range(UnitState& unit, ScsiTask& task) noexcept {
   task.blocks = range.blocks;
   if (range.lba < count && range.blocks <= count - range.lba) return true;
   if (count == 0) {
-    end_check(unit, task, SenseKey::not_ready, Asc::not_ready);
+    end_not_ready(unit, task);
     return false;
   }
   end_check(unit, task, SenseKey::illegal_request, Asc::lba_out_of_range);

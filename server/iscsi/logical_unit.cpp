@@ -57,10 +57,35 @@ UnitInfo LogicalUnit::info() const {
 // --- All of them --------------------------------------------------------------------------------
 
 LogicalUnits::LogicalUnits(Registry& registry, Options options)
-    : registry_(registry), options_(std::move(options)), buffers_(options_.buffer_bytes) {}
+    : registry_(registry), options_(std::move(options)), buffers_(options_.buffer_bytes) {
+  listener_ = registry_.events().listen([this](const Event& event) {
+    if (event.kind == "resized") notice_size(event.device);
+  });
+}
 
 LogicalUnits::~LogicalUnits() {
+  registry_.events().unlisten(listener_);
   worker_.stop();
+}
+
+// Initiators that are idle hear of a new size as well: by an async message, if the transport sends
+// one. Not on the event's thread, which is in the middle of a swap.
+void LogicalUnits::notice_size(const std::string& device) noexcept {
+  try {
+    worker_.schedule(Clock::now(), [this, device](Errc status) {
+      if (status != Errc::ok) return;
+      std::shared_ptr<LogicalUnit> unit;
+      {
+        const std::lock_guard lock(mutex_);
+        const auto found = units_.find(device);
+        if (found != units_.end()) unit = found->second.lock();
+      }
+      if (!unit) return;
+      const std::lock_guard lock(unit->state().mutex);
+      unit->state().notice_size_locked();
+    });
+  } catch (const std::exception&) {  // the next command notices it
+  }
 }
 
 std::shared_ptr<LogicalUnits> LogicalUnits::create(Registry& registry, Options options) {

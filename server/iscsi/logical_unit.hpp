@@ -27,6 +27,7 @@ struct UnitOptions {
   std::uint32_t block_size = 512;  ///< 512 or 4096
   bool read_only = false;          ///< also when the device is not
   bool thin = true;                ///< reports provisioning, so that initiators unmap
+  bool removable = false;          ///< the medium can be ejected, and loaded again
   std::string serial;              ///< empty: the device's uuid, or else its name
 
   bool operator==(const UnitOptions&) const = default;
@@ -80,6 +81,7 @@ class LogicalUnits : public std::enable_shared_from_this<LogicalUnits> {
 
  private:
   LogicalUnits(Registry& registry, Options options);
+  void notice_size(const std::string& device) noexcept;
 
   Registry& registry_;
   const Options options_;
@@ -87,6 +89,7 @@ class LogicalUnits : public std::enable_shared_from_this<LogicalUnits> {
   TimerQueue worker_{"bl-scsi"};  // what may wait for a disk: saving reservations
   mutable std::mutex mutex_;
   std::map<std::string, std::weak_ptr<LogicalUnit>, std::less<>> units_;
+  std::uint64_t listener_ = 0;  ///< of the registry's events
 };
 
 /// A logical unit: an SBC-3 direct access block device over a Device. The transport does not call

@@ -20,7 +20,14 @@ Nexus::Nexus(std::shared_ptr<ScsiTarget> target, NexusId id, NexusListener* list
   no_lun_->nexus = this;
 }
 
-Nexus::~Nexus() = default;
+Nexus::~Nexus() {
+  // Empty, unless it was let go without nexus_loss: before a login ended well.
+  for (const auto& path : luns_) {
+    UnitState& unit = path->unit->state();
+    const std::lock_guard lock(unit.mutex);
+    unit.forget_locked(*path);
+  }
+}
 
 std::vector<std::shared_ptr<NexusLun>> Nexus::luns() const {
   const std::lock_guard lock(mutex_);
@@ -95,7 +102,8 @@ void answer_no_lun(ScsiTask& task) {
   std::uint64_t allocation = 0;
   switch (task.cdb[0]) {
     case 0x12:
-      if ((task.cdb[1] & 0xff) == 0 && task.cdb[2] == 0) data = scsi::standard_inquiry(false);
+      if ((task.cdb[1] & 0xff) == 0 && task.cdb[2] == 0)
+        data = scsi::standard_inquiry(false, false);
       allocation = scsi::load16(&task.cdb[3]);
       break;
     case 0xa0: {

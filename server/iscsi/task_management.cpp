@@ -140,7 +140,7 @@ Submit Nexus::manage(TaskManagement& management) noexcept {
       for (const auto& path : luns)
         apply(*path, management);
     } else if (management.function == TaskFunction::clear_aca ||
-               static_cast<unsigned>(management.function) > 7) {
+               static_cast<unsigned>(management.function) - 1 > 6) {
       management.response = TaskResponse::not_supported;
     } else if (management.function == TaskFunction::abort_task && management.task == nullptr) {
       management.response = TaskResponse::no_task;

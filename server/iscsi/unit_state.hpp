@@ -73,6 +73,7 @@ struct UnitState {
   const DeviceHandle device;
   const scsi::Identity identity;
 
+  std::atomic<bool> ejected{false};  ///< the medium of a removable unit is out
   /// scsi::ModeValues, a bit each.
   std::atomic<std::uint8_t> mode_bits{0};
 
@@ -122,7 +123,12 @@ struct UnitState {
   void notice_size_locked() noexcept;
 
   // --- what commands ask --------------------------------------------------------------------
-  std::uint64_t block_count() const noexcept { return device->size().value / options.block_size; }
+  /// 0: there is no medium, or no table.
+  std::uint64_t block_count() const noexcept {
+    if (ejected.load(std::memory_order_relaxed)) [[unlikely]]
+      return 0;
+    return device->size().value / options.block_size;
+  }
   scsi::ModeValues mode() const noexcept;
   void set_mode(const scsi::ModeValues& values) noexcept;
   bool write_protected() const noexcept {
@@ -140,6 +146,8 @@ TaskNext end_good(ScsiTask& task) noexcept;
 TaskNext end_status(ScsiTask& task, scsi::Status status) noexcept;
 TaskNext end_check(UnitState& unit, ScsiTask& task, const scsi::Sense& sense) noexcept;
 TaskNext end_check(UnitState& unit, ScsiTask& task, scsi::SenseKey key, scsi::Asc asc) noexcept;
+/// Where block_count() is 0.
+TaskNext end_not_ready(UnitState& unit, ScsiTask& task) noexcept;
 /// 05/2400 with a field pointer to this byte of the CDB.
 TaskNext bad_cdb(UnitState& unit, ScsiTask& task, std::uint16_t byte) noexcept;
 /// What a request of the device ended with, as status and sense.

@@ -32,7 +32,7 @@ struct Answer {
   bool good() const { return status == scsi::Status::good && !aborted; }
   /// "05/2400" of fixed sense; empty without sense data.
   std::string code() const {
-    if (sense.size() < 14) return {};
+    if (sense.size() < 8) return {};
     char text[16];
     if ((sense[0] & 0x7f) == 0x72)
       std::snprintf(text, sizeof text, "%02x/%02x%02x", sense[1] & 15, sense[2], sense[3]);
@@ -78,25 +78,25 @@ class Executor {
 };
 
 /// A command that can be left on its way.
-struct Command {
+struct Issued {
   ScsiTask task;
   Executor& executor;
   Octets out;
   TaskStep step = TaskStep::running;
   bool stopped = false;
 
-  explicit Command(Executor& e) : executor(e) {
+  explicit Issued(Executor& e) : executor(e) {
     task.owner = this;
     task.complete = [](ScsiTask& t) noexcept {
-      auto* self = static_cast<Command*>(t.owner);
+      auto* self = static_cast<Issued*>(t.owner);
       self->executor.post([self] { self->step = TaskStep::ended; });
     };
     task.again = [](ScsiTask& t) noexcept {
-      auto* self = static_cast<Command*>(t.owner);
+      auto* self = static_cast<Issued*>(t.owner);
       self->executor.post([self] { self->took(self->task.nexus->run_again(self->task)); });
     };
     task.stop = [](ScsiTask& t) noexcept {
-      auto* self = static_cast<Command*>(t.owner);
+      auto* self = static_cast<Issued*>(t.owner);
       self->executor.post([self] {
         self->stopped = true;
         self->task.nexus->abandon(self->task);
@@ -147,9 +147,9 @@ class Initiator : NexusListener {
   Executor& executor() { return executor_; }
 
   /// Starts a command, and leaves it where it is.
-  std::unique_ptr<Command> start(Octets cdb, Octets out = {}, std::uint32_t expected_in = 0,
-                                 std::uint16_t lun = 0) {
-    auto command = std::make_unique<Command>(executor_);
+  std::unique_ptr<Issued> start(Octets cdb, Octets out = {}, std::uint32_t expected_in = 0,
+                                std::uint16_t lun = 0) {
+    auto command = std::make_unique<Issued>(executor_);
     ScsiTask& task = command->task;
     std::copy(cdb.begin(), cdb.end(), task.cdb.begin());
     task.lun = std::uint64_t{lun} << 48;
@@ -160,7 +160,7 @@ class Initiator : NexusListener {
     command->took(nexus_->begin(task));
     return command;
   }
-  Answer finish(Command& command) {
+  Answer finish(Issued& command) {
     if (command.step == TaskStep::wants_data) command.send_data();
     if (!executor_.run_until([&] { return command.ended(); })) std::abort();
     return command.answer();
@@ -214,18 +214,28 @@ class Initiator : NexusListener {
 
   TaskAttribute attribute = TaskAttribute::simple;
   std::optional<std::uint32_t> expected_out;  ///< else what is sent
-  std::vector<std::string> heard;             ///< unit attentions, "LUN: SSSS"
+  /// Unit attentions that the session heard of: "LUN: SSSS".
+  std::vector<std::string> heard() {
+    const std::lock_guard lock(heard_mutex_);
+    return heard_;
+  }
 
  private:
   void unit_attention(std::uint64_t lun, std::span<const std::uint8_t> sense) noexcept override {
     char text[32];
     std::snprintf(text, sizeof text, "%u: %02x%02x", static_cast<unsigned>(lun), sense[12],
                   sense[13]);
-    heard.emplace_back(text);
+    {
+      const std::lock_guard lock(heard_mutex_);
+      heard_.emplace_back(text);
+    }
+    executor_.post([] {});  // who waits looks again
   }
 
   Executor& executor_;
   std::shared_ptr<Nexus> nexus_;
+  std::mutex heard_mutex_;
+  std::vector<std::string> heard_;
 };
 
 /// A registry with a memory device "disk" of 1 MiB, shown as LUN 0 of a target.
@@ -251,6 +261,11 @@ struct Bench {
   void add_device(const std::string& name, const std::string& leg = "mem:1M") {
     auto made = registry.create({name, "", "", "0 2048 linear " + leg + " 0", false});
     if (!made) throw std::runtime_error(made.error().message);
+  }
+  std::shared_ptr<LogicalUnit> unit(const std::string& name) {
+    UnitOptions options;
+    options.device = name;
+    return unit(options);
   }
   std::shared_ptr<LogicalUnit> unit(const UnitOptions& options) {
     auto opened = units->open(options);

@@ -128,8 +128,8 @@ TEST_CASE("a transfer longer than VPD B0 says is refused") {
   REQUIRE(bench.registry.load("disk", "0 131072 linear mem:64M 0", false));
   REQUIRE(bench.registry.resume("disk"));
   a.settle();
-  CHECK(a.read({0x88, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x80, 1, 0, 0}, 64).code() == "05/2400");
-  CHECK(a.read({0x88, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x80, 0, 0, 0}, 64).good());
+  CHECK(a.read({0x88, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 1, 0, 0}, 64).code() == "05/2400");
+  CHECK(a.read({0x88, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0}, 64).good());
 }
 
 TEST_CASE("errors of the medium name the block") {
