@@ -26,13 +26,17 @@ MODULES = [
     "virtio_console",
     # what the tests use
     "nbd",
+    "iscsi_tcp",
+    "sd_mod",
     "ext4",
+    "xfs",
     "dm-mod",  # with linear, striped and error in it
     "dm-zero",
     "dm-delay",
     "dm-flakey",
 ]
-PROGRAMS = ["dmsetup", "e2fsck", "mke2fs", "nbd-client", "resize2fs"]
+PROGRAMS = ["dmsetup", "e2fsck", "iscsiadm", "iscsid", "mke2fs", "mkfs.xfs", "nbd-client", "resize2fs",
+            "xfs_repair"]
 LINKS = {"/usr/sbin/mkfs.ext4": "mke2fs"}
 # Opened while running, so that no program's header names them.
 LIBRARIES = ["libgcc_s.so.1", "libnss_files.so.2"]
