@@ -189,6 +189,7 @@ void IscsiGrammar::read_lun(const Node& node, Path path, std::size_t index, Targ
                   {"lun", number(lun.lun, 0, 16383)},
                   {"read_only", flag(lun.unit.read_only)},
                   {"thin", flag(lun.unit.thin)},
+                  {"removable", flag(lun.unit.removable)},
                   {"block_size", number(lun.unit.block_size, 512, 4096)},
                   {"serial", text(lun.unit.serial, "a text of up to 32 characters")}};
   if (node.kind == Kind::table)

@@ -32,8 +32,8 @@ struct NexusId {
 class NexusListener {
  public:
   virtual ~NexusListener() = default;
-  /// A unit attention waits for the next command to this LUN. The transport may send it at once
-  /// as an async message, event 0 (RFC 7143 11.9), with this sense data.
+  /// A unit attention waits for the next command to this LUN (its eight bytes). The transport may
+  /// send it at once as an async message, event 0 (RFC 7143 11.9), with this sense data.
   virtual void unit_attention(std::uint64_t lun, std::span<const std::uint8_t> sense) noexcept = 0;
 };
 

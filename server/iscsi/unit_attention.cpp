@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include "proto/scsi/report.hpp"
 #include "server/iscsi/unit_state.hpp"
 
 // Unit attention conditions: a short list for each path, oldest first (SAM-5 5.14).
@@ -21,7 +22,7 @@ void UnitState::raise_locked(NexusLun& path, Asc why) noexcept {
   std::array<std::uint8_t, scsi::longest_sense> sense;
   const std::size_t size =
       scsi::encode_sense({scsi::SenseKey::unit_attention, why}, mode().descriptor_sense, sense);
-  path.nexus->listener()->unit_attention(path.lun, std::span(sense).first(size));
+  path.nexus->listener()->unit_attention(scsi::encode_lun(path.lun), std::span(sense).first(size));
 }
 
 void UnitState::raise_others_locked(const NexusLun* but, Asc why) noexcept {

@@ -223,7 +223,7 @@ class Initiator : NexusListener {
  private:
   void unit_attention(std::uint64_t lun, std::span<const std::uint8_t> sense) noexcept override {
     char text[32];
-    std::snprintf(text, sizeof text, "%u: %02x%02x", static_cast<unsigned>(lun), sense[12],
+    std::snprintf(text, sizeof text, "%u: %02x%02x", static_cast<unsigned>(lun >> 48), sense[12],
                   sense[13]);
     {
       const std::lock_guard lock(heard_mutex_);
