@@ -23,7 +23,7 @@ namespace {
 TaskNext move_medium(UnitState& unit, ScsiTask& task, bool in) {
   const std::lock_guard lock(unit.mutex);
   for (const NexusLun* path : unit.paths)
-    if (!in && path->prevents_removal)
+    if (path->prevents_removal)
       return end_check(unit, task, SenseKey::illegal_request, Asc::removal_prevented);
   const bool was_out = unit.ejected.exchange(!in);
   if (in && was_out) unit.raise_others_locked(task.path.get(), Asc::medium_changed);

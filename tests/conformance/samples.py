@@ -39,7 +39,7 @@ FOUND = {
                                         "CU_ASSERT_EQUAL(_r,0)"]),
     "GetLBAStatus.UnmapSingle": ("skip", ["Logical unit is fully provisioned. Skipping test"]),
     "Sanitize.BlockErase": ("skip", ["--allow-sanitize flag is not set. Skipping test."]),
-    "Sanitize.CryptoErase": ("fail", ["the tool ended in the middle of it"]),
+    "Sanitize.CryptoErase": ("fail", [verdicts.DIED]),
 }
 
 LISTING = "ALL\nALL.Read6\nALL.Read6.Simple\nSCSI\nSCSI.Read6\nSCSI.Read6.Simple\n" \

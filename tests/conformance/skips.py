@@ -6,6 +6,8 @@ the reason.
 
 import fnmatch
 
+import verdicts
+
 REASONS = [
     ("*", "Sanitize.*", "a virtual device shares its medium with others: SANITIZE is refused"),
     ("*", "WriteAtomic16.*", "no leg promises a whole write over a power loss: not offered"),
@@ -17,12 +19,16 @@ REASONS = [
     ("plain", "Unmap.*", "fully provisioned"),
     ("plain", "GetLBAStatus.UnmapSingle", "fully provisioned"),
     ("plain", "WriteSame1*.Unmap*", "fully provisioned"),
-    ("plain", "CompareAndWrite.Unwritten", "fully provisioned"),
+    ("plain", "*.InvalidDataOutSize", "fully provisioned"),
+    ("plain", "Inquiry.BlockLimits", "fully provisioned: it is about UNMAP's limits"),
+    ("4096", "WriteSame1*.UnmapUnaligned", "a physical block is one logical block"),
+    ("4096", "*.InvalidDataOutSize", "a physical block is one logical block"),
 ]
 
 
 # Defects of libiscsi 1.19.0: the kinds, the test, the assertion that is wrong, what the test must
-# have said nevertheless, and the reason. Such a failure, with no other beside it, counts as a skip.
+# have said nevertheless, and the reason. Such a failure, with no other beside it, counts as a skip;
+# so does its end in the middle, after what it had to say.
 DEFECTS = [
     ("*", "iSCSITMF.LUNResetSimpleAsync", "reconnect_succeeded,1", "LU RESET completed",
      "it wants to have heard the answer before it has sent the reset (tgtd fails it as well)"),
@@ -49,8 +55,9 @@ def defect(kind, test, verdict):
     """Why this failure is the tool's own; None: it is not."""
     for kinds, name, assertion, said, why in DEFECTS:
         asserts = [line for line in verdict.why if "CU_" in line]
-        if (applies(kinds, kind) and name == test and len(asserts) == 1
-                and assertion in asserts[0].replace('" "', "")
+        died = not asserts and verdict.why[:1] == [verdicts.DIED]
+        wrong = len(asserts) == 1 and assertion in asserts[0].replace('" "', "")
+        if (applies(kinds, kind) and name == test and (wrong or died)
                 and any(said in line for line in verdict.said)):
             return why
     return None

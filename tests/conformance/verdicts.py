@@ -11,6 +11,7 @@ import re
 # what: pass, fail, skip; why: what it complained of; said: all its lines
 Verdict = collections.namedtuple("Verdict", "what why said", defaults=([],))
 
+DIED = "the tool ended in the middle of it"
 SUITE = re.compile(r"^Suite: (\S+)")
 TEST = re.compile(r"^\s*Test: (\S+) \.\.\.(.*)$")
 END = re.compile(r"^(passed|FAILED)")
@@ -28,8 +29,7 @@ def parse(log):
         if ended == "FAILED":
             found[name] = Verdict("fail", complaints, said)  # its assertions are still to come
         elif ended is None:
-            found[name] = Verdict("fail", ["the tool ended in the middle of it", *complaints],
-                                  said)
+            found[name] = Verdict("fail", [DIED, *complaints], said)
         elif skips:
             found[name] = Verdict("skip", skips)
         else:

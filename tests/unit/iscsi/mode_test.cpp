@@ -163,6 +163,9 @@ TEST_CASE("the medium of a removable unit comes out, unless somebody prevents th
   CHECK(a.read({0x9e, 0x12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 64, 0, 0}, 64).code() == "02/3a00");
   Initiator c(bench.target, bench.executor, "c");
   c.settle();
+  CHECK(c.run({0x1e, 0, 0, 0, 1, 0}).good());
+  CHECK(a.run({0x1b, 0, 0, 0, 3, 0}).code() == "05/5302");
+  CHECK(c.run({0x1e, 0, 0, 0, 0, 0}).good());
   CHECK(a.run({0x1b, 0, 0, 0, 3, 0}).good());
   CHECK(a.run({0, 0, 0, 0, 0, 0}).good());
   CHECK(c.run({0, 0, 0, 0, 0, 0}).code() == "06/2800");

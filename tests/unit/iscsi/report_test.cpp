@@ -70,7 +70,7 @@ TEST_CASE("block limits and provisioning, byte for byte") {
   const Octets limits = a.read({0x12, 1, 0xb0, 0, 255, 0}, 255).data;
   REQUIRE(limits.size() == 64);
   CHECK(part(limits, 0, 16) == Octets{0, 0xb0, 0, 0x3c, 0, 128, 0, 8, 0, 1, 0, 0, 0, 0, 8, 0});
-  CHECK(part(limits, 16, 28) == Octets{0, 0, 0,    0, 0xff, 0xff, 0xff, 0xff, 0, 0, 1, 0,    0, 0,
+  CHECK(part(limits, 16, 28) == Octets{0, 0, 0,    0, 0xff, 0xff, 0xff, 0xff, 0, 0, 1, 0, 0, 0,
                                        0, 8, 0x80, 0, 0,    0,    0,    0,    0, 0, 0, 0, 0, 0});
   CHECK(a.read({0x12, 1, 0xb2, 0, 255, 0}, 255).data == Octets{0, 0xb2, 0, 4, 0, 0xe4, 2, 0});
   CHECK(part(a.read({0x12, 1, 0xb1, 0, 255, 0}, 255).data, 0, 6) == Octets{0, 0xb1, 0, 0x3c, 0, 1});
