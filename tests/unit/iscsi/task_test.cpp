@@ -299,12 +299,12 @@ TEST_CASE("one device is one unit in all targets; other options for it are refus
 }
 
 TEST_CASE("buffers come back to their pool, and a shard keeps only so many") {
-  BufferPool pool(64 << 20);
+  DataBufferPool pool(64 << 20);
   CHECK(pool.take(0).capacity() == 4096);
   CHECK(pool.take(4096).capacity() == 4096);
   CHECK(pool.take(4097).capacity() == 8192);
-  CHECK(pool.take(BufferPool::largest).capacity() == BufferPool::largest);
-  CHECK_FALSE(pool.take(BufferPool::largest + 1));
+  CHECK(pool.take(DataBufferPool::largest).capacity() == DataBufferPool::largest);
+  CHECK_FALSE(pool.take(DataBufferPool::largest + 1));
   {
     std::vector<DataBuffer> all;
     while (DataBuffer buffer = pool.take(1 << 20))
