@@ -77,6 +77,11 @@ void World::crash() {
         history_[b].write_ends(c.value, now_, false);
     c = Client{};
   }
+  // A leg that lost its cache just before may be the source now: what was not flushed may go,
+  // whether or not it was seen meanwhile (the known limit).
+  if (power_lost_)
+    for (unsigned b = 0; b < blocks_; ++b)
+      history_[b].lossy(now_);
   // Each write of the running commit is on the medium whole, in part, or not at all.
   for (const Pending& w : writes_) {
     std::byte* to = medium_.data() + w.offset;

@@ -48,6 +48,7 @@ void World::power_loss(unsigned i) {
   }
   if (!lossy_ && (!safe || !serving_)) return;
   say("-- leg {} loses its power", i);
+  power_lost_ = true;
   leg.cache = leg.durable;
   leg.copied.fill(false);
   const std::vector<std::uint32_t> live = leg.live;

@@ -230,7 +230,8 @@ class World {
   unsigned regions_ = 0;
   bool crashes_allowed_ = false;
   bool power_allowed_ = false;
-  bool lossy_ = false;    ///< both: what was not flushed may go
+  bool lossy_ = false;  ///< both: what was not flushed may go
+  bool power_lost_ = false;
   bool untimed_ = false;  ///< no leg has a bound
   bool healing_ = false;
   bool finishing_ = false;

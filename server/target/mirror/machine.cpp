@@ -35,6 +35,14 @@ State::Machine::Machine(const Config& config, RegionLog log)
     if (leg.config.present) present_ |= leg_bit(i);
   }
   epoch_ = log_.epoch();
+  // Two requests in front of it, each up to its hard limit, and their waits for the log.
+  Time longest = 0;
+  for (const Leg& leg : legs_)
+    longest = std::max({longest, leg.config.timeout, leg.config.read_timeout});
+  if (longest != 0) {
+    block_limit_ = 4 * longest + 2 * config.log_timeout;
+    if (config.on_all_failed == OnAllFailed::queue) block_limit_ += config.queue_timeout;
+  }
 }
 
 std::uint64_t State::Machine::region_end(std::uint64_t r) const noexcept {
@@ -275,7 +283,7 @@ void State::Machine::tick() {
     hedge(slot);
   }
   if (untimed_waiters_) time_waiters();
-  for (WaitList* list : {&log_waiters_, &leg_waiters_}) {
+  for (WaitList* list : {&blocked_, &log_waiters_, &leg_waiters_}) {
     while (!list->empty()) {
       const Slot slot = list->head();
       if (requests_[slot].deadline > now_) {

@@ -214,6 +214,8 @@ class State::Machine {
   Ticket stale_ticket_ = 0;  ///< of the newest STALE mark
   std::uint64_t epoch_ = 0;
 
+  WaitList blocked_;          ///< requests that wait for their interval,
+  Time block_limit_ = never;  ///< and how long each does: one that is locked may stay so (W5)
   WaitList log_waiters_;
   WaitList leg_waiters_;
   HedgeList hedges_;

@@ -110,7 +110,7 @@ struct Request {
   bool queued = false;  ///< is on work_
   bool hedging = false;
   bool hedged = false;
-  bool timed = false;  ///< is in log_waiters_ or leg_waiters_
+  bool timed = false;  ///< is in blocked_, log_waiters_ or leg_waiters_
   bool lost = false;   ///< an op's session went away under it
   Errc errc = Errc::ok;
   LegMask pending = 0;  ///< ops waited for

@@ -51,7 +51,14 @@ bool State::Machine::lock(Slot slot) {
   r.locks = true;
   ++region(r.region).users;
   r.step = Step::blocked;
-  return r.blockers == 0;
+  if (r.blockers == 0) return true;
+  if (block_limit_ != never && r.use == Use::user) {
+    r.timed = true;
+    wait_until(r, block_limit_);
+    blocked_.push_back(requests_, slot);
+    arm(std::max(r.deadline, now_));
+  }
+  return false;
 }
 
 void State::Machine::unlock(Slot slot) {
@@ -69,6 +76,7 @@ void State::Machine::unlock(Slot slot) {
 
 void State::Machine::begin(Slot slot) {
   Request& r = requests_[slot];
+  stop_waiting(slot);
   r.step = Step::active;
   if (r.use == Use::copy) return copy_granted(slot);
   if (r.use == Use::scrub) return scrub_granted(slot);
@@ -234,6 +242,8 @@ void State::Machine::wait_until(Request& r, Time limit) {
 
 void State::Machine::time_waiters() {
   untimed_waiters_ = false;
+  for (Slot slot = blocked_.head(); slot != nil; slot = requests_[slot].wait_link.next)
+    if (requests_[slot].deadline == 0) requests_[slot].deadline = now_ + block_limit_;
   for (Slot slot = log_waiters_.head(); slot != nil; slot = requests_[slot].wait_link.next)
     if (requests_[slot].deadline == 0) requests_[slot].deadline = now_ + config_.log_timeout;
   for (Slot slot = leg_waiters_.head(); slot != nil; slot = requests_[slot].wait_link.next) {
@@ -250,7 +260,7 @@ void State::Machine::stop_waiting(Slot slot) {
     --waiting_;
     leg_waiters_.erase(requests_, slot);
   } else {
-    log_waiters_.erase(requests_, slot);
+    (r.step == Step::blocked ? blocked_ : log_waiters_).erase(requests_, slot);
   }
 }
 

@@ -120,7 +120,12 @@ void State::Machine::quiesce() {
   flush_wanted_ = false;
   for (unsigned i = 0; i < copies_.size(); ++i) {
     const Slot slot = config_.max_requests + i;
-    if (copies_[i].active && requests_[slot].step == Step::free) end_copy(slot);
+    if (!copies_[i].active) continue;
+    if (requests_[slot].step == Step::free || requests_[slot].step == Step::blocked) end_copy(slot);
+  }
+  if (requests_[scrub_slot_].step == Step::blocked) {
+    act(Action::Type::answer).slot = scrub_slot_;
+    release(scrub_slot_);
   }
   if (in_flight_ != 0 || !copies_idle() || !copied_.empty()) return;
   if (requests_[scrub_slot_].step != Step::free || requests_[flush_slot_].step != Step::free)

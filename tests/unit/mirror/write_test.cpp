@@ -127,6 +127,23 @@ TEST_CASE("the last leg in sync gets as long again; then an error, and the range
   CHECK(rig.state->region(0).users == 0);
 }
 
+TEST_CASE("who waits for a range that stays locked waits a bounded time") {
+  Rig rig(Rig::two_legs());
+  rig.start(leg_bit(1));
+  rig.warm(0);
+  rig.write(0, 0);
+  rig.later(second);
+  rig.later(second);
+  REQUIRE(rig.the(Type::answer).keep);
+  CHECK(rig.read(1, 0).empty());
+  rig.later(rig.config.log_timeout);
+  CHECK_FALSE(rig.has(Type::answer));
+  rig.later(rig.config.log_timeout + 4 * second);
+  CHECK(rig.the(Type::answer).slot == 1);
+  CHECK(rig.the(Type::answer).errc == Errc::timed_out);
+  CHECK(rig.state->region(0).users == 1);
+}
+
 TEST_CASE("a leg that fails a write is STALE there, fenced, and opened again after a pause") {
   Rig rig(Rig::two_legs());
   rig.start();
