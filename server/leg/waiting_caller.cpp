@@ -12,6 +12,8 @@ void WaitingCaller::tell(int news) noexcept {
 }
 
 int WaitingCaller::wait() noexcept {
+  // Goes after the lock: until then the teller may be in its interrupt().
+  std::shared_ptr<CallerHelp> helper;
   if (help_ && !told()) {
     {
       const std::lock_guard lock(mutex_);
@@ -21,7 +23,7 @@ int WaitingCaller::wait() noexcept {
     current_ = nullptr;  // what a helper submits is not what this thread waits for
     help_->wait(*this);
     current_ = this;
-    help_.reset();
+    helper = std::move(help_);
   } else if (help_) {
     std::exchange(help_, nullptr)->decline();
   }

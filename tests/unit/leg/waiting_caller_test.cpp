@@ -81,6 +81,41 @@ TEST_CASE("a caller that was told before it could help declines") {
   CHECK(helper->waits == 0);
 }
 
+TEST_CASE("a helper lives until its caller's teller is out of it") {
+  struct Slow final : CallerHelp {
+    explicit Slow(std::atomic<bool>& g) : gone(g) {}
+    ~Slow() { gone = true; }
+    void wait(WaitingCaller& caller) noexcept override {
+      while (!caller.told())
+        std::this_thread::yield();
+    }
+    void decline() noexcept override {}
+    void interrupt(WaitingCaller&) noexcept override {
+      // Long enough for a caller that does not wait for the teller.
+      std::this_thread::sleep_for(std::chrono::milliseconds(100));
+      *gone_inside = gone.load();
+    }
+    std::atomic<bool>& gone;
+    bool* gone_inside = nullptr;
+  };
+  std::atomic<bool> gone{false};
+  bool gone_inside = false;
+  WaitingCaller caller;
+  {
+    auto helper = std::make_shared<Slow>(gone);
+    helper->gone_inside = &gone_inside;
+    CHECK(caller.offer(std::move(helper)));
+  }
+  std::thread teller([&] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    caller.tell(1);
+  });
+  CHECK(caller.wait() == 1);
+  teller.join();
+  CHECK(gone);
+  CHECK_FALSE(gone_inside);
+}
+
 TEST_CASE("a nudge ends a caller's sleep, and does not tell it anything") {
   auto helper = std::make_shared<Helper>();
   WaitingCaller caller;
