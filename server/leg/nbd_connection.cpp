@@ -286,6 +286,7 @@ NbdConnection::Load NbdConnection::load() const noexcept {
   const Lock lock(mutex_);
   Load load;
   load.tasks = tasks_;
+  load.unknown_writes = unknown_writes_.load();
   for (const NbdTask* task = oldest_; task != nullptr; task = task->newer) {
     load.sent += task->sent ? 1 : 0;
     load.writes_sent += task->sent && task->io->modifies() ? 1 : 0;

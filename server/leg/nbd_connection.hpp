@@ -134,6 +134,7 @@ class NbdConnection final : public CallerHelp, public std::enable_shared_from_th
 
   struct Load {
     std::size_t tasks = 0, sent = 0, writes_sent = 0;
+    std::uint64_t unknown_writes = 0;  ///< that take_unknown_writes() would give
   };
   Load load() const noexcept;
   bool idle() const noexcept;  ///< no tasks

@@ -219,8 +219,11 @@ void NbdCore::run_fence(Lock& lock, Fence fence) {
 
 /// Every request that could still land was answered: then there is nothing to prove.
 bool NbdCore::quiet() const noexcept {
-  return unknown_writes_ == 0 && std::all_of(connections_.begin(), connections_.end(),
-                                             [](auto& c) { return c->load().writes_sent == 0; });
+  return unknown_writes_ == 0 && std::all_of(connections_.begin(), connections_.end(), [](auto& c) {
+           // A link that is dying has ended its writes before lost() counts them here.
+           const NbdConnection::Load load = c->load();
+           return load.writes_sent == 0 && load.unknown_writes == 0;
+         });
 }
 
 /// Ends what is left of the old links: only reads are out, or what the proof covers.
