@@ -91,6 +91,8 @@ IscsiLeg::IscsiLeg(IscsiUri uri, std::string text, std::string initiator, disk::
     most_bytes_ = std::min<std::uint64_t>(most_bytes_, disk_.max_transfer * block);
   // With its descriptors or its blocks zero a disk takes no UNMAP (SBC-3 6.6.4).
   if (disk_.max_unmap_ranges == 0 || disk_.max_unmap_blocks == 0) disk_.can_unmap = false;
+  // WRITE SAME (10) reaches no further, and would unmap other blocks.
+  if (disk_.blocks > std::uint64_t{1} << 32) disk_.can_unmap_same_10 = false;
   for (IscsiCommand& command : commands_) {
     command.next = free_;
     free_ = &command;
