@@ -80,6 +80,7 @@ class IscsiLeg final : public Leg, public RemoteLeg {
     Stage stage = Stage::begin;
     TimePoint step_deadline = TimePoint::max();
     std::uint32_t tag = 0;
+    bool asked = false;  ///< settling: the LUN was asked what it is
     std::string trouble;
   };
   struct Opening {

@@ -230,6 +230,7 @@ bool IscsiLeg::every_answer_is_in() const noexcept {
 void IscsiLeg::forget_unanswered() noexcept {
   for (IscsiCommand& command : commands_)
     if (command.inside) session_->forget(command);
+  if (capacity_.inside) session_->forget(capacity_);
 }
 
 void IscsiLeg::fence_reset(Fence::Stage stage) noexcept {
@@ -238,6 +239,9 @@ void IscsiLeg::fence_reset(Fence::Stage stage) noexcept {
   fence_->tag =
       session_->manage(stage == Fence::Stage::lun_reset ? iscsi::TaskFunction::logical_unit_reset
                                                         : iscsi::TaskFunction::target_warm_reset);
+  // Full of aborts that the target does not answer: the next session has room.
+  if (fence_->tag == 0)
+    return session_->close({Errc::limit, "the target does not answer task management"});
   session_->send();
 }
 
@@ -272,7 +276,14 @@ void IscsiLeg::fence_step(TimePoint now) noexcept {
       if (live && now >= fence_->step_deadline) return fence_reset(Stage::lun_reset);
       break;
     case Stage::settling:
-      if (live && !probe_) return fence_proven();
+      // What the reset has ended leaves the session, and completes, before the question comes in.
+      if (live && !fence_->asked && every_answer_is_in() && session_->has_room()) {
+        // The reset's unit attention is taken here, not by the first request.
+        fence_->asked = true;
+        probe_ = std::make_unique<DiskProbe>(*session_);
+        probe_->begin();
+      }
+      if (live && fence_->asked && !probe_) return fence_proven();
       break;
     case Stage::relogin:
       if (live) return fence_reset(Stage::lun_reset);
@@ -297,9 +308,8 @@ void IscsiLeg::fence_answered(iscsi::TaskResponse response) noexcept {
     forget_unanswered();
     unresolved_ = false;
     fence_->stage = Stage::settling;
-    // The reset's unit attention is taken here, not by the first request.
-    probe_ = std::make_unique<DiskProbe>(*session_);
-    return probe_->begin();
+    fence_->asked = false;
+    return;
   }
   fence_->trouble = fmt::format("the target answers {} RESET with \"{}\"",
                                 lun ? "LUN" : "TARGET WARM", to_string(response));

@@ -514,7 +514,7 @@ class Ladder(harness.Case):
 
     ABORT, LUN_RESET, WARM_RESET = 1, 5, 6
 
-    def hanging(self, answers):
+    def hanging(self, answers, parameters=""):
         """A target that never ends writes, and answers task management as told: a response code,
         or None for silence."""
         def hang(_connection, command):
@@ -529,7 +529,7 @@ class Ladder(harness.Case):
             return True
         self.hangs = False
         target = ScriptedTarget(self, on_command=hang, on_managed=manage)
-        drive = Drive(self, target.uri("keepalive=1s&login_timeout=1s"))
+        drive = Drive(self, target.uri("keepalive=1s&login_timeout=1s" + parameters))
         drive.take_over()
         self.hangs = True
         target.managed.clear()
@@ -550,6 +550,25 @@ class Ladder(harness.Case):
         self.assertEqual(drive.fence(2)[0], "given")
         self.assertEqual([drive.end(tag) for tag in tags], [["cancelled"]] * 40)
         self.assertEqual(target.managed, [self.LUN_RESET])
+
+    def test_a_session_full_of_commands_is_reset(self):
+        """What the leg asks after the reset needs a place among the commands that are out."""
+        for depth, parameter in ((64, ""), (1, "&queue_depth=1")):
+            with self.subTest(depth=depth):
+                target, drive = self.hanging({self.ABORT: 5}, parameter)
+                tags = [drive.start("write", i * 4096, 4096, 1) for i in range(depth)]
+                time.sleep(0.2)
+                self.assertEqual(drive.fence(2, ms=10000)[0], "given")
+                self.assertEqual([drive.end(tag) for tag in tags], [["cancelled"]] * depth)
+
+    def test_aborts_that_nobody_answers_leave_room_for_the_reset(self):
+        target, drive = self.hanging({self.ABORT: None}, "&queue_depth=80")
+        tags = [drive.start("write", i * 4096, 4096, 1) for i in range(64)]
+        for tag in tags:
+            self.assertEqual(drive.ask(f"cancel {tag}", "cancel").split()[2], "asked")
+        self.assertEqual(drive.fence(2, ms=10000)[0], "given")
+        self.assertEqual([drive.end(tag) for tag in tags], [["timed_out"]] * 64)
+        self.assertEqual(target.managed, [self.ABORT] * 64 + [self.LUN_RESET])
 
     def test_an_abort_that_finds_no_task_is_no_proof(self):
         target, drive = self.hanging({self.ABORT: 1})
