@@ -104,6 +104,25 @@ TEST_CASE("a lost session makes what was not flushed STALE, but never the last c
   CHECK(rig.the(Type::answer).errc == Errc::io);
 }
 
+TEST_CASE(
+    "what a leg acknowledges on its way out, and only it holds, cannot be flushed elsewhere") {
+  Rig rig(Rig::two_legs());
+  rig.start(leg_bit(1));
+  rig.warm(0);
+  rig.feed(Event::submit(rig.now, 0, Kind::flush, 0, 0));
+  rig.end(rig.sends()[0]);
+  rig.write(0, 0);
+  const auto op = rig.sends();
+  rig.feed(Event::leg_lost(rig.now, 0));
+  rig.end(op[0]);
+  CHECK(rig.the(Type::answer).errc == Errc::ok);
+  rig.feed(Event::vouch_leg(rig.now, 1));
+  rig.later(60 * second);
+  rig.feed(Event::opened(rig.now, 1, true));
+  rig.feed(Event::submit(rig.now, 0, Kind::flush, 0, 0));
+  CHECK(rig.the(Type::answer).errc == Errc::io);
+}
+
 TEST_CASE("no proof, no service, until a person vouches (S2)") {
   Rig rig(Rig::two_legs());
   rig.start();
