@@ -125,7 +125,9 @@ void NbdConnection::fill(pollfd& entry) const noexcept {
 void NbdConnection::handle(short events) noexcept {
   nbd_handle* h = handle_.get();
   Error reason{Errc::ok, {}};
-  if (events & (POLLIN | POLLHUP | POLLERR)) {
+  if (nbd_aio_is_dead(h) > 0 || nbd_aio_is_closed(h) > 0) {
+    // A sender has found it so.
+  } else if (events & (POLLIN | POLLHUP | POLLERR)) {
     if (nbd_aio_notify_read(h) != 0) reason = last_error();
   } else if (events & POLLOUT) {
     if (nbd_aio_notify_write(h) != 0) reason = last_error();

@@ -224,8 +224,9 @@ class Failing(LegCase):
     """The server hangs or dies under clients."""
 
     def test_a_hung_server_s_requests_end_by_the_timeout(self):
-        server = legs.nbdkit(self, "memory", str(SIZE))
-        client = self.connect(self.over(server.uri(timeout_ms=500, connect_timeout_ms=300)))
+        # Not a plain nbdkit: 1.32.5 may abort when a client is gone with requests in flight.
+        server = legs.ours(self, f"0 {SECTORS} linear mem:{SIZE} 0")
+        client = self.connect(self.over(server.uri("vol", timeout_ms=500, connect_timeout_ms=300)))
         client.pwrite(b"\1" * 4096, 0)
         server.stop()
         began = time.monotonic()
