@@ -68,6 +68,8 @@ std::vector<Server::Export> Server::exports() const {
     const DeviceInfo info = device->info();
     if (info.live_table) result.push_back({info.name, info.description});
   }
+  for (Engine::DumpExport& dump : engine_->dump_exports())
+    result.push_back({std::move(dump.name), std::move(dump.description)});
   return result;
 }
 
@@ -79,13 +81,21 @@ Result<Connection*> Server::open(std::string_view export_name, bool read_only) {
     return Error{Errc::not_found,
                  "the client named no export and there is no default device: name one, or say "
                  "default=NAME"};
-  Result<DeviceHandle> device = engine_->registry().open(name);
+  constexpr std::string_view dumps = "dump/";  // no device has a '/' in its name
+  const bool dump = name.starts_with(dumps);
+  if (dump && wanted->kind != EpochExport::Kind::none)
+    return Error{Errc::invalid, fmt::format("'{}': a crash dump has no epochs", name)};
+  Result<DeviceHandle> device =
+      dump ? engine_->open_dump(std::string_view(name).substr(dumps.size()))
+           : engine_->registry().open(name);
   if (!device) return device.error();
   // Its size is asked once a connection: a client of a device without a table would keep the 0.
   if (!(*device)->live_table())
     return Error{Errc::busy, fmt::format("device '{}' has no live table yet", name)};
   std::string description = (*device)->info().description;
-  std::shared_ptr<EpochGate> gate = epoch_gates_.of(**device);
+  // Dumps are numbered for themselves: no device's gate is theirs.
+  std::shared_ptr<EpochGate> gate =
+      dump ? std::make_shared<EpochGate>(0) : epoch_gates_.of(**device);
   if (wanted->kind == EpochExport::Kind::epoch) {
     const auto raised = gate->raise(engine_->registry(), **device, wanted->epoch,
                                     Clock::now() + longest_epoch_wait);

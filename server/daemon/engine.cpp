@@ -13,6 +13,7 @@
 #include "server/daemon/config.hpp"
 #include "server/daemon/config_iscsi.hpp"
 #include "server/daemon/dump_control.hpp"
+#include "server/daemon/dump_exports.hpp"
 #include "server/daemon/endpoints.hpp"
 #include "server/daemon/hangup.hpp"
 #include "server/daemon/iscsi_verbs.hpp"
@@ -103,6 +104,7 @@ struct Engine::State {
   Config latest;         // the last one that was applied; under reloading
 
   std::unique_ptr<dump::Service> dumps;
+  std::unique_ptr<DumpExports> dump_exports;
 
   // Last, and so first to go: they call what stands above.
   std::unique_ptr<iscsi::Server> iscsi;  // verbs ask it
@@ -139,7 +141,23 @@ Result<void> Engine::open_dumps() {
   auto opened = dump::Service::open(s.started_with.dump, dump_notify(s.registry));
   if (!opened) return opened.error();
   s.dumps = std::move(*opened);
+  s.dump_exports = std::make_unique<DumpExports>(*s.dumps);
   return {};
+}
+
+Result<DeviceHandle> Engine::open_dump(std::string_view dump) {
+  if (!state_->dump_exports)
+    return Error{Errc::not_found,
+                 fmt::format("there is no dump {}: this server takes none in", quoted(dump))};
+  return state_->dump_exports->open(dump);
+}
+
+std::vector<Engine::DumpExport> Engine::dump_exports() const {
+  std::vector<DumpExport> all;
+  if (state_->dump_exports)
+    for (DumpExports::Export& e : state_->dump_exports->list())
+      all.push_back({std::move(e.name), std::move(e.description)});
+  return all;
 }
 
 Result<void> Engine::open_control() {
@@ -204,6 +222,7 @@ Engine::~Engine() {
   state_->hangup.reset();
   state_->control.reset();
   state_->iscsi.reset();
+  state_->dump_exports.reset();
   state_->dumps.reset();
   state_->watchdog.reset();
 }
@@ -297,6 +316,7 @@ void Engine::begin_shut_down() {
   if (state_->iscsi) state_->iscsi->begin_stop();
   // Before the registry: what came is written, also where a device of ours holds the dumps.
   if (state_->dumps) state_->dumps->stop();
+  if (state_->dump_exports) state_->dump_exports->shut_down();
   state_->registry.shut_down();
 }
 

@@ -40,6 +40,14 @@ class Engine {
   void begin_shut_down();
 
   Registry& registry() noexcept;
+
+  /// What a client opens by a name that begins with "dump/": a finished crash dump, read-only.
+  /// `dump`: what follows. Errc::not_found also where no dumps are taken in.
+  Result<DeviceHandle> open_dump(std::string_view dump);
+  struct DumpExport {
+    std::string name, description;
+  };
+  std::vector<DumpExport> dump_exports() const;
   /// What an empty export name opens; empty: nothing does.
   std::string default_device() const;
   /// False: clients are not told the names of devices (NBD_OPT_LIST), and have to know them.

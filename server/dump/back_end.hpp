@@ -76,6 +76,9 @@ class BackEnd {
                                                  std::size_t most) = 0;
   virtual Result<void> erase(const DumpId& id, std::string_view file) = 0;
 
+  /// Adds to the log of a host, beside its dumps; bounded: an old half goes when it has grown.
+  virtual Result<void> append_log(std::string_view host, std::string_view text) = 0;
+
   virtual Result<Space> space() = 0;
   /// A little space is kept aside, so that a full store can still write records. Gives it up.
   virtual void free_reserve() noexcept = 0;

@@ -25,6 +25,9 @@ namespace {
 constexpr std::uint64_t reserve_bytes = 4u << 20;
 constexpr const char* lock_name = ".blockloom-lock";
 constexpr const char* reserve_name = ".blockloom-reserve";
+// Begins with a dot, so that it is taken for no dump.
+constexpr const char* log_name = ".netconsole.log";
+constexpr off_t log_bytes = 4 << 20;
 constexpr const char* unfinished_image = "vmcore-incomplete";
 
 /// What a directory holds, but for names that begin with a dot.
@@ -197,6 +200,20 @@ class Folder final : public BackEnd {
     if (!fd) return fd.error();
     if (::unlinkat(fd->get(), std::string(file).c_str(), 0) != 0 && errno != ENOENT)
       return system_error(where(id, file), errno);
+    return {};
+  }
+
+  Result<void> append_log(std::string_view host, std::string_view text) override {
+    auto fd = open_folder_at(folder_.get(), std::string(host), true);
+    if (!fd) return Error{fd.code(), fmt::format("{}/{}", path_, fd.error().message)};
+    Fd out(::openat(fd->get(), log_name, O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600));
+    struct stat info {};
+    const std::string name = fmt::format("{}/{}/{}", path_, host, log_name);
+    if (!out || ::fstat(out.get(), &info) != 0) return system_error(name, errno);
+    if (auto done = write_all(out.get(), text, static_cast<std::uint64_t>(info.st_size)); !done)
+      return Error{done.code(), fmt::format("{}: {}", name, done.error().message)};
+    const std::string old = std::string(log_name) + ".1";
+    if (info.st_size > log_bytes) ::renameat(fd->get(), log_name, fd->get(), old.c_str());
     return {};
   }
 

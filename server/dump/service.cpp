@@ -9,17 +9,19 @@
 #include <asio/posix/stream_descriptor.hpp>
 #include <asio/post.hpp>
 #include <asio/steady_timer.hpp>
-#include <fcntl.h>
 #include <fmt/format.h>
 #include <unistd.h>
 
 #include "proto/dump/netdump.hpp"
+#include "proto/dump/panic_text.hpp"
 #include "server/base/log.hpp"
 #include "server/base/thread.hpp"
 #include "server/dump/admission.hpp"
 #include "server/dump/afterwards.hpp"
 #include "server/dump/host.hpp"
+#include "server/dump/netconsole_logs.hpp"
 #include "server/dump/self_test.hpp"
+#include "server/dump/senders.hpp"
 #include "server/dump/stream_server.hpp"
 #include "server/dump/tcp_listener.hpp"
 #include "server/dump/udp_port.hpp"
@@ -38,6 +40,7 @@ class Service::Impl final : public Host {
   Impl(Options options, Notify notify, std::unique_ptr<BackEnd> back_end)
       : options_(std::move(options)),
         store_(std::move(back_end), options_.quota, options_.retention),
+        senders_(options_),
         admission_(options_.sessions, options_.begins_per_minute),
         workers_("bl-dump-io", disk_threads),
         afterwards_(options_, store_, std::move(notify)) {}
@@ -54,16 +57,18 @@ class Service::Impl final : public Host {
   void on_network(std::function<void()> task) override {
     if (state_) asio::post(state_->io, std::move(task));
   }
-  bool allowed(const Address& address) const noexcept override;
+  bool allowed(const Address& address) const noexcept override { return senders_.allowed(address); }
   bool session_begins(const Address& address, TimePoint now) override {
     return admission_.begins(address, now);
   }
   void session_ended() noexcept override { admission_.ended(); }
-  std::string host_name(const Address& address) const override;
+  std::string host_name(const Address& address) const override {
+    return senders_.host_name(address);
+  }
   void dump_began(const Record& record) override { afterwards_.began(record); }
   void dump_ended(const Record& record) override { afterwards_.ended(record); }
   void no_space(const Record& record) override { afterwards_.no_space(record); }
-  void join_netconsole(Reception&, const Address&) override {}
+  void join_netconsole(Reception& reception, const Address& address) override;
 
   ServiceInfo info() const;
   Result<void> remove(const DumpId& id);
@@ -74,8 +79,8 @@ class Service::Impl final : public Host {
   struct Port {
     Port(asio::io_context& io, std::unique_ptr<UdpPort> p) : port(std::move(p)), ready(io) {}
     std::unique_ptr<UdpPort> port;
-    asio::posix::stream_descriptor ready;  // a duplicate of the port's descriptor
-    std::unique_ptr<NetdumpServer> netdump;
+    asio::posix::stream_descriptor ready;    // a duplicate of the port's descriptor
+    std::unique_ptr<NetdumpServer> netdump;  // null: netconsole's port
   };
   /// The network thread's.
   struct Running {
@@ -88,7 +93,9 @@ class Service::Impl final : public Host {
     bool stopping = false;
   };
 
-  Result<void> read_tokens();
+  Result<void> add_port(std::unique_ptr<UdpPort> bound, bool netdump);
+  void take_console(const UdpPeer& peer, ByteView bytes, TimePoint now);
+  void write_console_logs();
   void run();
   void wait_for(Port& port);
   void tick();
@@ -96,15 +103,19 @@ class Service::Impl final : public Host {
 
   const Options options_;
   Store store_;
+  Senders senders_;
   Admission admission_;
   const Reception::Copies copies_;
   Workers workers_;
   Afterwards afterwards_;
 
+  NetconsoleLogs console_;
+  const std::shared_ptr<Workers::Strand> console_strand_ = std::make_shared<Workers::Strand>();
+
   std::vector<std::unique_ptr<UdpPort>> bound_;  // between bind() and start()
+  std::vector<std::unique_ptr<UdpPort>> console_bound_;
   std::vector<Fd> listening_;
   Endpoints endpoints_;
-  std::vector<std::string> tokens_;
   std::unique_ptr<Running> state_;
   std::thread thread_;
   std::atomic<bool> running_{false};
@@ -120,56 +131,34 @@ Result<void> Service::Impl::bind() {
     endpoints_.netdump.push_back((*port)->where());
     bound_.push_back(std::move(*port));
   }
+  for (const BindPoint& point : options_.netconsole) {
+    auto port = UdpPort::open(point);
+    if (!port) return Error{port.code(), "dump.netconsole: " + port.error().message};
+    endpoints_.netconsole.push_back((*port)->where());
+    console_bound_.push_back(std::move(*port));
+  }
   for (BindPoint point : options_.stream) {
     auto fd = TcpListener::bind(point);
     if (!fd) return Error{fd.code(), "dump.stream: " + fd.error().message};
     endpoints_.stream.push_back(point);
     listening_.push_back(std::move(*fd));
   }
-  return read_tokens();
-}
-
-/// A line each; what begins with '#' is a comment.
-Result<void> Service::Impl::read_tokens() {
-  if (options_.token_file.empty()) return {};
-  const Fd fd(::open(options_.token_file.c_str(), O_RDONLY | O_CLOEXEC));
-  if (!fd) return system_error("dump.token_file: " + options_.token_file, errno);
-  auto text = read_up_to(fd.get(), 1u << 20);
-  if (!text) return Error{text.code(), "dump.token_file: " + text.error().message};
-  std::string_view rest = *text;
-  while (!rest.empty()) {
-    const std::string_view line = rest.substr(0, rest.find('\n'));
-    rest.remove_prefix(std::min(rest.size(), line.size() + 1));
-    if (!line.empty() && line.front() != '#') tokens_.emplace_back(line);
-  }
-  if (!tokens_.empty()) return {};
-  return Error{Errc::invalid, fmt::format("dump.token_file: '{}' holds no token: expected a line "
-                                          "for each",
-                                          options_.token_file)};
+  return senders_.load();
 }
 
 Result<void> Service::Impl::start() {
   if (running_) return {};
   try {
     state_ = std::make_unique<Running>();
-    for (std::unique_ptr<UdpPort>& bound : bound_) {
-      auto port = std::make_unique<Port>(state_->io, std::move(bound));
-      UdpPort* const udp = port->port.get();
-      NetdumpServer::Timing timing;
-      timing.idle = options_.timeout;
-      port->netdump = std::make_unique<NetdumpServer>(
-          *this, timing,
-          [udp](const UdpPeer& peer, std::uint32_t seqno) { udp->send(peer, netdump_ack(seqno)); },
-          [udp] { udp->flush(); });
-      const int copy = ::dup(udp->fd());
-      if (copy < 0) return system_error("dump: dup", errno);
-      port->ready.assign(copy);
-      state_->ports.push_back(std::move(port));
-    }
+    for (std::unique_ptr<UdpPort>& bound : bound_)
+      if (auto added = add_port(std::move(bound), true); !added) return added;
+    for (std::unique_ptr<UdpPort>& bound : console_bound_)
+      if (auto added = add_port(std::move(bound), false); !added) return added;
+    console_bound_.clear();
     bound_.clear();
     StreamServer::Settings streams;
     streams.idle = options_.timeout;
-    streams.tokens = tokens_;
+    streams.tokens = senders_.tokens();
     streams.connections = 4 * options_.sessions;
     state_->streams = std::make_unique<StreamServer>(state_->io, *this, streams);
     for (Fd& fd : listening_)
@@ -189,6 +178,24 @@ Result<void> Service::Impl::start() {
                  fmt::format("the crash-dump endpoint cannot start: {}", exception.what())};
   }
   running_ = true;
+  return {};
+}
+
+Result<void> Service::Impl::add_port(std::unique_ptr<UdpPort> bound, bool netdump) {
+  auto port = std::make_unique<Port>(state_->io, std::move(bound));
+  UdpPort* const udp = port->port.get();
+  const int copy = ::dup(udp->fd());
+  if (copy < 0) return system_error("dump: dup", errno);
+  port->ready.assign(copy);
+  if (netdump) {
+    NetdumpServer::Timing timing;
+    timing.idle = options_.timeout;
+    port->netdump = std::make_unique<NetdumpServer>(
+        *this, timing,
+        [udp](const UdpPeer& peer, std::uint32_t seqno) { udp->send(peer, netdump_ack(seqno)); },
+        [udp] { udp->flush(); });
+  }
+  state_->ports.push_back(std::move(port));
   return {};
 }
 
@@ -215,7 +222,7 @@ void Service::Impl::stop() {
       for (const auto& port : state_->ports) {
         asio::error_code ignored;
         port->ready.close(ignored);
-        port->netdump->shut_down();
+        if (port->netdump) port->netdump->shut_down();
       }
       state_->streams->shut_down();
       state_->work.reset();
@@ -236,6 +243,7 @@ void Service::Impl::adopt_all() {
     const bool open = record.state == State::receiving ||
                       (record.state == State::incomplete && record.reason == Reason::shutdown);
     if (!open) continue;
+    // netdump's ports come first.
     NetdumpServer* netdump = state_->ports.empty() ? nullptr : state_->ports[0]->netdump.get();
     // A clock that jumped back leaves it in the future: it may go on.
     if (record.protocol == "netdump" && netdump != nullptr && now - record.updated < timeout) {
@@ -270,9 +278,14 @@ void Service::Impl::tick() {
   state_->streams->tick(now);
   NetdumpCounters sum;
   for (const auto& port : state_->ports) {
+    if (!port->netdump) continue;
     port->netdump->tick(now);
     port->port->flush();
     sum += port->netdump->counters();
+  }
+  if (!endpoints_.netconsole.empty()) {
+    console_.tick(now, wall_time());
+    write_console_logs();
   }
   {
     const std::lock_guard lock(mutex_);
@@ -288,16 +301,33 @@ void Service::Impl::tick() {
   });
 }
 
-bool Service::Impl::allowed(const Address& address) const noexcept {
-  if (address.loopback() || (options_.insecure && options_.allow.empty())) return true;
-  for (const Network& network : options_.allow)
-    if (network.contains(address)) return true;
-  return false;
+void Service::Impl::take_console(const UdpPeer& peer, ByteView bytes, TimePoint now) {
+  if (allowed(peer.from)) console_.take(peer.from, as_text(bytes), now, wall_time());
 }
 
-std::string Service::Impl::host_name(const Address& address) const {
-  const auto found = options_.hosts.find(address);
-  return safe_host(found != options_.hosts.end() ? found->second : address.text());
+void Service::Impl::write_console_logs() {
+  auto all = std::make_shared<std::map<Address, std::string>>(console_.take_unwritten());
+  if (all->empty()) return;
+  workers_.post(console_strand_, [this, all] {
+    for (const auto& [address, text] : *all)
+      if (auto added = store_.back_end().append_log(host_name(address), text); !added)
+        log_warning(fmt::format("netconsole: {}", added.error().message));
+  });
+}
+
+void Service::Impl::join_netconsole(Reception& reception, const Address& address) {
+  const std::string text = console_.recent(address, Clock::now());
+  if (text.empty()) return;
+  if (auto put = reception.put_file("netconsole.log", text); !put)
+    return log_warning(put.error().message);
+  Record& record = reception.record();
+  record.netconsole = true;
+  const PanicText panic = find_panic(text);
+  if (record.panic.empty() && !panic.line.empty()) {
+    record.panic = panic.line;
+    record.signature = panic.signature;
+  }
+  if (auto saved = reception.save(); !saved) log_warning(saved.error().message);
 }
 
 ServiceInfo Service::Impl::info() const {
