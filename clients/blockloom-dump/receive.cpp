@@ -250,12 +250,12 @@ int obey(const Receiver& receiver, const Words& w) {
   const int left = w.count - first;
   char* const* word = w.word + first;
   if (w.is(first, "mkdir") && w.is(first + 1, "-p") && left >= 3) {
-    if (const int made = make_folder(receiver, word[2]); made != exit_ok) return made;
     // SUSE's "mkdir -p D && cat > D/file".
-    if (left == 3) return exit_ok;
-    if (left == 7 && w.is(first + 3, "&&") && w.is(first + 4, "cat") && w.is(first + 5, ">"))
-      return store(receiver, word[6], 0, true);
-    return exit_usage;
+    const bool cat =
+        left == 7 && w.is(first + 3, "&&") && w.is(first + 4, "cat") && w.is(first + 5, ">");
+    if (left != 3 && !cat) return exit_usage;
+    const int made = make_folder(receiver, word[2]);
+    return made == exit_ok && cat ? store(receiver, word[6], 0, true) : made;
   }
   if (w.is(first, "cat") && w.is(first + 1, ">") && left == 3)
     return store(receiver, word[2], 0, true);

@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "proto/dump/range_set.hpp"
 #include "server/dump/fd.hpp"
 
 namespace blockloom::dump {
@@ -31,7 +32,7 @@ class FileTarget final : public DumpTarget {
     struct stat info {};
     if (::fstat(fd_.get(), &info) != 0) return system_error(path_, errno);
     if (!S_ISREG(info.st_mode)) return Error{Errc::invalid, path_ + ": not a regular file"};
-    room_ = static_cast<std::uint64_t>(info.st_size);
+    room_ = before_ = static_cast<std::uint64_t>(info.st_size);
     limits_.queue = std::max(plan.queue, 1u);
     done_.reserve(limits_.queue);
     return reserve(std::max(plan.expected, std::uint64_t{1}));
@@ -64,6 +65,7 @@ class FileTarget final : public DumpTarget {
   Result<void> start(std::span<const DumpWrite> batch) noexcept override {
     for (const DumpWrite& write : batch) {
       const auto done = write_all(fd_.get(), as_text(write.bytes), write.offset);
+      known_ = written_.insert(write.offset, write.offset + write.bytes.size()) && known_;
       done_.push_back({write.tag, done.code()});
     }
     return {};
@@ -91,6 +93,11 @@ class FileTarget final : public DumpTarget {
     if (::ftruncate(fd_.get(), static_cast<off_t>(length)) != 0)
       return system_error(path_ + ": truncate", errno);
     room_ = length;
+    // Room that was taken and not written: zeros need none. What a full set no longer knows stays.
+    for (const Range& hole : written_.holes(length))
+      if (known_ && hole.begin >= before_)
+        ::fallocate(fd_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                    static_cast<off_t>(hole.begin), static_cast<off_t>(hole.size()));
     if (::fsync(fd_.get()) != 0) return system_error(path_ + ": sync", errno);
     return {};
   }
@@ -111,6 +118,9 @@ class FileTarget final : public DumpTarget {
   Fd fd_;
   DumpLimits limits_;
   std::uint64_t room_ = 0;
+  std::uint64_t before_ = 0;  // the size that was found; what is below is not ours to judge
+  RangeSet written_;
+  bool known_ = true;  // written_ has all of it
   bool takes_room_ = true;
   std::vector<DumpCompletion> done_;
 };

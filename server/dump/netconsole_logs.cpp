@@ -5,6 +5,10 @@
 
 #include <fmt/format.h>
 
+#include "proto/dump/panic_text.hpp"
+#include "server/base/log.hpp"
+#include "server/dump/reception.hpp"
+
 namespace blockloom::dump {
 namespace {
 
@@ -89,6 +93,21 @@ std::map<Address, std::string> NetconsoleLogs::take_unwritten() {
 std::uint64_t NetconsoleLogs::dropped() const {
   const std::lock_guard lock(mutex_);
   return dropped_;
+}
+
+void join_console(const NetconsoleLogs& logs, Reception& reception, const Address& address) {
+  const std::string text = logs.recent(address, Clock::now());
+  if (text.empty()) return;
+  if (auto put = reception.put_file("netconsole.log", text); !put)
+    return log_warning(put.error().message);
+  Record& record = reception.record();
+  record.netconsole = true;
+  const PanicText panic = find_panic(text);
+  if (record.panic.empty() && !panic.line.empty()) {
+    record.panic = panic.line;
+    record.signature = panic.signature;
+  }
+  if (auto saved = reception.save(); !saved) log_warning(saved.error().message);
 }
 
 }  // namespace blockloom::dump

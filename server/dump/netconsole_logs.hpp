@@ -60,4 +60,10 @@ class NetconsoleLogs {
   std::uint64_t dropped_ = 0;
 };
 
+class Reception;
+
+/// Puts what came from this address lately beside a dump that begins, with the panic in it. On a
+/// worker.
+void join_console(const NetconsoleLogs& logs, Reception& reception, const Address& address);
+
 }  // namespace blockloom::dump

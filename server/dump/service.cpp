@@ -13,7 +13,6 @@
 #include <unistd.h>
 
 #include "proto/dump/netdump.hpp"
-#include "proto/dump/panic_text.hpp"
 #include "server/base/log.hpp"
 #include "server/base/thread.hpp"
 #include "server/dump/admission.hpp"
@@ -68,7 +67,9 @@ class Service::Impl final : public Host {
   void dump_began(const Record& record) override { afterwards_.began(record); }
   void dump_ended(const Record& record) override { afterwards_.ended(record); }
   void no_space(const Record& record) override { afterwards_.no_space(record); }
-  void join_netconsole(Reception& reception, const Address& address) override;
+  void join_netconsole(Reception& reception, const Address& address) override {
+    join_console(console_, reception, address);
+  }
 
   ServiceInfo info() const;
   Result<void> remove(const DumpId& id);
@@ -82,7 +83,6 @@ class Service::Impl final : public Host {
     asio::posix::stream_descriptor ready;    // a duplicate of the port's descriptor
     std::unique_ptr<NetdumpServer> netdump;  // null: netconsole's port
   };
-  /// The network thread's.
   struct Running {
     asio::io_context io{1};
     asio::executor_work_guard<asio::io_context::executor_type> work{io.get_executor()};
@@ -94,7 +94,7 @@ class Service::Impl final : public Host {
   };
 
   Result<void> add_port(std::unique_ptr<UdpPort> bound, bool netdump);
-  void take_console(const UdpPeer& peer, ByteView bytes, TimePoint now);
+  void drain(Port& port);
   void write_console_logs();
   void run();
   void wait_for(Port& port);
@@ -229,7 +229,6 @@ void Service::Impl::stop() {
     });
     thread_.join();
   }
-  // Everything that came is written and its record saved before this returns.
   workers_.stop();
   afterwards_.stop();
   state_.reset();
@@ -243,9 +242,7 @@ void Service::Impl::adopt_all() {
     const bool open = record.state == State::receiving ||
                       (record.state == State::incomplete && record.reason == Reason::shutdown);
     if (!open) continue;
-    // netdump's ports come first.
     NetdumpServer* netdump = state_->ports.empty() ? nullptr : state_->ports[0]->netdump.get();
-    // A clock that jumped back leaves it in the future: it may go on.
     if (record.protocol == "netdump" && netdump != nullptr && now - record.updated < timeout) {
       netdump->adopt(record, Clock::now());
     } else if (record.protocol == "stream" && !endpoints_.stream.empty() &&
@@ -263,14 +260,22 @@ void Service::Impl::adopt_all() {
 }
 
 void Service::Impl::wait_for(Port& port) {
-  port.ready.async_wait(
-      asio::posix::stream_descriptor::wait_read, [this, &port](const asio::error_code& error) {
-        if (error || state_->stopping) return;
-        const TimePoint now = Clock::now();
-        port.port->drain(
-            [&](const UdpPeer& peer, ByteView bytes) { port.netdump->datagram(peer, bytes, now); });
-        wait_for(port);
-      });
+  port.ready.async_wait(asio::posix::stream_descriptor::wait_read,
+                        [this, &port](const asio::error_code& error) {
+                          if (error || state_->stopping) return;
+                          drain(port);
+                          wait_for(port);
+                        });
+}
+
+void Service::Impl::drain(Port& port) {
+  const TimePoint now = Clock::now();
+  port.port->drain([&](const UdpPeer& peer, ByteView bytes) {
+    if (port.netdump)
+      port.netdump->datagram(peer, bytes, now);
+    else if (allowed(peer.from))
+      console_.take(peer.from, as_text(bytes), now, wall_time());
+  });
 }
 
 void Service::Impl::tick() {
@@ -301,10 +306,6 @@ void Service::Impl::tick() {
   });
 }
 
-void Service::Impl::take_console(const UdpPeer& peer, ByteView bytes, TimePoint now) {
-  if (allowed(peer.from)) console_.take(peer.from, as_text(bytes), now, wall_time());
-}
-
 void Service::Impl::write_console_logs() {
   auto all = std::make_shared<std::map<Address, std::string>>(console_.take_unwritten());
   if (all->empty()) return;
@@ -313,21 +314,6 @@ void Service::Impl::write_console_logs() {
       if (auto added = store_.back_end().append_log(host_name(address), text); !added)
         log_warning(fmt::format("netconsole: {}", added.error().message));
   });
-}
-
-void Service::Impl::join_netconsole(Reception& reception, const Address& address) {
-  const std::string text = console_.recent(address, Clock::now());
-  if (text.empty()) return;
-  if (auto put = reception.put_file("netconsole.log", text); !put)
-    return log_warning(put.error().message);
-  Record& record = reception.record();
-  record.netconsole = true;
-  const PanicText panic = find_panic(text);
-  if (record.panic.empty() && !panic.line.empty()) {
-    record.panic = panic.line;
-    record.signature = panic.signature;
-  }
-  if (auto saved = reception.save(); !saved) log_warning(saved.error().message);
 }
 
 ServiceInfo Service::Impl::info() const {

@@ -362,7 +362,10 @@ void StreamDump::end_early(Reason reason, std::string detail) {
 void StreamDump::end(State state, Reason reason, std::string detail) {
   Record& r = reception_->record();
   look_inside();
-  const std::uint64_t length = flat_ ? flat_->state().image_end : position_;
+  // After a failure the position counts what could not be written, too.
+  const std::uint64_t length = flat_      ? flat_->state().image_end
+                               : failure_ ? position_
+                                          : reception_->here().first_missing(0);
   if (state == State::complete) {
     r.length = length;
     r.image = std::string(flat_ ? "vmcore" : file_name_of(kind_));

@@ -23,7 +23,7 @@ class Netconsole(dump_support.Case):
         path = os.path.join(self.store, address, ".netconsole.log")
 
         def text():
-            found = self.read_file(path).decode() if os.path.exists(path) else ""
+            found = self.read_file(path).decode(errors="replace") if os.path.exists(path) else ""
             return found if wanted in found else None
         return harness.wait_until(text, f"{wanted!r} in the log of {address}")
 

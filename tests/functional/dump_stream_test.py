@@ -386,8 +386,13 @@ class Program(dump_support.Case):
 class Receive(dump_support.Case):
     """The forced command for sshd, with what kdump's scripts run."""
 
+    def setUp(self):
+        super().setUp()
+        self.box = self.path("box")
+        os.mkdir(self.box)
+
     def ssh(self, command, data=b"", check=True):
-        done = subprocess.run([BLOCKLOOM_DUMP, "receive", "--dir", self.folder],
+        done = subprocess.run([BLOCKLOOM_DUMP, "receive", "--dir", self.box],
                               input=data, capture_output=True, timeout=harness.PATIENCE, check=False,
                               env={"SSH_ORIGINAL_COMMAND": command})
         if check:
@@ -400,26 +405,28 @@ class Receive(dump_support.Case):
         place = "var/crash/10.0.0.5-2026-01-02-03:04:05"
         self.ssh(f"umask 0077 && dd bs=512 of='/{place}/vmcore-incomplete'", data)
         self.ssh(f"mv '/{place}/vmcore-incomplete' '/{place}/vmcore.flat'")
-        self.assertEqual(self.read_file(self.path(f"{place}/vmcore.flat")), data)
-        self.assertEqual(os.stat(self.path(f"{place}/vmcore.flat")).st_mode & 0o777, 0o600)
+        self.assertEqual(self.read_file(self.path(f"box/{place}/vmcore.flat")), data)
+        self.assertEqual(os.stat(self.path(f"box/{place}/vmcore.flat")).st_mode & 0o777, 0o600)
         self.ssh("umask 077; true", check=False)
         self.ssh("mkdir -p suse && cat > suse/vmcore", data)
-        self.assertEqual(self.read_file(self.path("suse/vmcore")), data)
+        self.assertEqual(self.read_file(self.path("box/suse/vmcore")), data)
         self.ssh("scp -t suse", b"C0644 5 dmesg.txt\nhello\0")
-        self.assertEqual(self.read_file(self.path("suse/dmesg.txt")), b"hello")
+        self.assertEqual(self.read_file(self.path("box/suse/dmesg.txt")), b"hello")
 
     def test_nothing_else(self):
-        os.mkdir(self.path("in"))
-        os.symlink("/tmp", self.path("link"))
+        os.mkdir(self.path("box/in"))
+        os.mkdir(self.path("outside"))
+        os.symlink(self.path("outside"), self.path("box/link"))
         for command in ("", "sh", "ls", "cat /etc/passwd", "cat > ../x", "cat > in/../../x",
                         "cat > link/x", "dd of=in/x if=/etc/passwd", "cat > $(id)", "cat > `id`",
                         "mkdir -p a; id", "mkdir -p a | sh", "cat > .hidden", "mv in/a ../../b",
                         "scp -f in/a", "mkdir -p a && sh", "cat > a & sh", "cat > \"$HOME\""):
             with self.subTest(command):
                 self.assertNotEqual(self.ssh(command, b"x", check=False).returncode, 0)
-        self.assertEqual(sorted(os.listdir(self.folder)), ["in", "link"])
-        self.assertEqual(os.listdir(self.path("in")), [])
-        self.assertFalse(os.path.exists("/tmp/x"))
+        self.assertEqual(sorted(os.listdir(self.box)), ["in", "link"])
+        self.assertEqual(os.listdir(self.path("box/in")), [])
+        self.assertEqual(os.listdir(self.path("outside")), [])
+        self.assertEqual(sorted(os.listdir(self.folder)), ["box", "outside"])
 
 
 class CuttingProxy:
