@@ -94,7 +94,6 @@ class Connection final : public std::enable_shared_from_this<Connection>,
   Bhs login_header_;
   std::string login_data_;
   std::optional<Login::Response> last_login_;  ///< held back until the session is granted
-  std::size_t login_pdus_ = 0;                 ///< that are in the send queue
   bool counted_ = true;                        ///< among the unauthenticated
   std::uint16_t tsih_ = 0;
   std::unique_ptr<Session> session_;
