@@ -16,6 +16,7 @@ from machine import Machine
 
 MIB = 1 << 20
 SMALL_MIB, LARGE_MIB = 64, 128
+XFS_MIB = 336  # mkfs.xfs wants 300
 FILE_BYTES = 3 * MIB - 777
 TARGET = "iqn.2026-11.org.blockloom.test:guest"
 SECRET, MUTUAL = "initiator-secret", "target-secret-1"
@@ -69,6 +70,7 @@ chap = "{secrets}"
                              files={"usr/bin/seeded_io": setting.seeded_io()})
         self.addCleanup(self.guest.kill)
         self.written: dict[str, str] = {}  # name → SHA-256
+        self.growths = 0
 
     def resize_disk(self, mib: int) -> None:
         with open(self.disk, "ab") as file:
@@ -139,19 +141,22 @@ chap = "{secrets}"
 
     def check_growing(self) -> None:
         """Mounted, once with iscsiadm's rescan and once with the kernel's own."""
-        guest = self.guest
         for mib, rescan in ((SMALL_MIB + 32, "iscsiadm -m session -R"),
                             (LARGE_MIB, "echo 1 >/sys/block/sda/device/rescan")):
-            self.grow(mib)
-            # The next command of any kind hears of it.
-            guest.run("dd if=/dev/sda of=/dev/null bs=4096 count=1 iflag=direct 2>/dev/null")
-            self.wait_for(f"[ $(dmesg | grep -c 'Capacity data has changed') -ge "
-                          f"{1 if mib < LARGE_MIB else 2} ]")
-            guest.run(rescan)
-            self.wait_for(f"[ $(blockdev --getsize64 /dev/sda) = {mib * MIB} ]")
-            guest.run("resize2fs /dev/sda")
+            self.grow_in_guest(mib, rescan)
+            self.guest.run("resize2fs /dev/sda")
             self.write_file()
             self.read_files()
+
+    def grow_in_guest(self, mib: int, rescan: str) -> None:
+        self.grow(mib)
+        self.growths += 1
+        # The next command of any kind hears of it.
+        self.guest.run("dd if=/dev/sda of=/dev/null bs=4096 count=1 iflag=direct 2>/dev/null")
+        self.wait_for(
+            f"[ $(dmesg | grep -c 'Capacity data has changed') -ge {self.growths} ]")
+        self.guest.run(rescan)
+        self.wait_for(f"[ $(blockdev --getsize64 /dev/sda) = {mib * MIB} ]")
 
     def check_trimming(self) -> None:
         before = self.blocks_used()
@@ -172,6 +177,7 @@ chap = "{secrets}"
         self.check_growing()
         self.check_trimming()
         guest.run("umount /mnt && e2fsck -f -n /dev/sda")
+        self.grow_in_guest(XFS_MIB, "iscsiadm -m session -R")
         guest.run("modprobe xfs && mkfs.xfs -q -f /dev/sda && mount -t xfs /dev/sda /mnt")
         self.written = {}
         for _ in range(3):
