@@ -122,8 +122,8 @@ Result<std::string> IscsiLeg::message(std::string_view text) {
 
 Submit IscsiLeg::do_submit(Io& io) noexcept {
   if (read_only_ && io.modifies()) return io.finish_inline(Errc::read_only);
-  bool wakes = false;
   {
+    // Its end is the last thing that is touched here: the Io may end then, and the leg with it.
     const Lock lock(mutex_);
     if (stopping_) return io.finish_inline(Errc::shutdown);
     if (controlled_ && !open_) return io.finish_inline(Errc::io);
@@ -136,9 +136,8 @@ Submit IscsiLeg::do_submit(Io& io) noexcept {
       return io.finish_inline(Errc::no_memory);
     }
     pump();
-    wakes = must_poke();
+    if (must_poke()) poke();
   }
-  if (wakes) poke();
   return Submit::pending;
 }
 

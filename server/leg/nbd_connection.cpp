@@ -195,8 +195,9 @@ Cancel NbdConnection::cancel(Io& io) noexcept {
   return Cancel::never_sent;
 }
 
-void NbdConnection::come_up(NbdLink link) noexcept {
+void NbdConnection::come_up(NbdLink link, Mode mode) noexcept {
   const Lock lock(mutex_);
+  mode_ = mode;
   handle_ = std::move(link.handle);
   socket_ = std::move(link.socket);
   facts_ = std::move(link.facts);

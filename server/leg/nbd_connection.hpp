@@ -113,8 +113,8 @@ class NbdConnection final : public CallerHelp, public std::enable_shared_from_th
   Submit submit(Io& io, std::uint64_t now_ns, std::uint64_t deadline_ns) noexcept;
   Cancel cancel(Io& io) noexcept;
 
-  /// Takes a new link over; what waits is sent. Only while not up().
-  void come_up(NbdLink link) noexcept;
+  /// Takes a new link over, in this mode; what waits is sent. Only while not up().
+  void come_up(NbdLink link, Mode mode) noexcept;
   bool up() const noexcept { return up_.load(std::memory_order_acquire); }
   /// up(), and the server has not hung up, as far as this side knows.
   bool alive() const noexcept;

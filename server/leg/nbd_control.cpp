@@ -320,6 +320,7 @@ void NbdCore::run_open(Lock& lock, Open open) {
   state_ = fmt::format("connecting (epoch {})", open.epoch);
   auto links = make_links(lock, open);
   if (links && superseded()) links = Error{Errc::busy, "another attempt took its place"};
+  if (links && proved_epoch_ != open.epoch) links = Error{Errc::cancelled, "given up"};
   if (!links) {
     state_ = fmt::format("not connected: {}", links.error().message);
     const bool taken = superseded();
@@ -335,11 +336,10 @@ void NbdCore::run_open(Lock& lock, Open open) {
   lost_.reset();
   live_links_ = links->size();
   state_ = fmt::format("connected (epoch {})", open.epoch);
+  // Under the lock: a fence, abandon() or stop() that comes now finds them up, and drops them.
+  for (std::size_t i = 0; i < links->size(); ++i)
+    connections_[i]->come_up(std::move((*links)[i]), NbdConnection::Mode::strict);
   lock.unlock();
-  for (std::size_t i = 0; i < links->size(); ++i) {
-    connections_[i]->set_mode(NbdConnection::Mode::strict);
-    connections_[i]->come_up(std::move((*links)[i]));
-  }
   ticking_.store(true);  // so that the io thread watches the links
   io_wake_.wake();
   listener_->link_up(*self_, open.epoch);

@@ -71,7 +71,7 @@ Result<std::shared_ptr<NbdCore>> NbdCore::open(std::string leg, NbdUri uri, bool
       core->lost_ = link.error();
       continue;
     }
-    core->connections_.back()->come_up(std::move(*link));
+    core->connections_.back()->come_up(std::move(*link), NbdConnection::Mode::hold);
     ++core->live_links_;
   }
   if (!several && core->uri_.connections > 1)
@@ -80,6 +80,8 @@ Result<std::shared_ptr<NbdCore>> NbdCore::open(std::string leg, NbdUri uri, bool
 }
 
 Submit NbdCore::submit(Io& io) noexcept {
+  // The Io may end, and the leg's last owner let go of it, before this is through.
+  const auto self = shared_from_this();
   if (!started_.load(std::memory_order_acquire) && !start_threads()) [[unlikely]]
     return io.finish_inline(Errc::no_memory);
   const std::uint64_t now = now_ns();
@@ -291,9 +293,8 @@ void NbdCore::reconnect(Lock& lock, Backoff& backoff) {
     if (link) {
       ++live_links_;
       up_since_ = Clock::now();
-      lock.unlock();
-      connections_[i]->come_up(std::move(*link));
-      lock.lock();
+      // Under the lock: who takes control, or stops, drops it after this.
+      connections_[i]->come_up(std::move(*link), NbdConnection::Mode::hold);
       continue;
     }
     if (!std::exchange(told, true))
