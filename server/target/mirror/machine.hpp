@@ -127,6 +127,7 @@ class State::Machine {
   void leg_out(unsigned leg, Why why, Errc errc);
   void leave_op(unsigned leg, std::uint32_t index);
   void lose_unflushed(unsigned leg);
+  void late_unflushed(unsigned leg, std::uint64_t r);
   void enter_fencing(unsigned leg);
   void send_fences();
   void fence_ended(unsigned leg, FenceEnd end);

@@ -74,15 +74,19 @@ void State::Machine::lose_unflushed(unsigned i) {
   Leg& leg = legs_[i];
   for (std::uint64_t r = log_.next_dirty(0); r < log_.regions(); r = log_.next_dirty(r + 1)) {
     const Region& g = region(r);
-    if (g.stamp <= leg.flushed || (g.stale & leg_bit(i)) != 0) continue;
-    if (is_last(g, i)) {
-      // What was copied from it, or written beside it, may be newer than what it has now.
-      leg.kept_unflushed = true;
-      stop_copying(r, g.copying);
-    } else {
-      set_stale(r, leg_bit(i));
-    }
+    if (g.stamp > leg.flushed) late_unflushed(i, r);
   }
+}
+
+/// S1 in one region; also for what a leg acknowledges on its way out. Where only this leg is in
+/// sync it stays so, but a flush cannot claim that data, and what was copied from the leg, or
+/// written beside it, may be newer than what it will have.
+void State::Machine::late_unflushed(unsigned i, std::uint64_t r) {
+  const Region& g = region(r);
+  if ((g.stale & leg_bit(i)) != 0 || removed(Rule::s1)) return;
+  if (!is_last(g, i)) return set_stale(r, leg_bit(i));
+  legs_[i].kept_unflushed = true;
+  stop_copying(r, g.copying);
 }
 
 /// SUSPECT, and nothing is out any more: a fence costs little now, and UP is reached through one

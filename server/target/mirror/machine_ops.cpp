@@ -110,8 +110,7 @@ void State::Machine::op_ok(Slot slot, unsigned i) {
     leg.kept_unflushed = false;
   } else if (op.kind != Kind::read) {
     region(r.region).stamp = next_flush_;
-    // Too late for lose_unflushed() to see it: only this leg has it, and not flushed.
-    if (leg.state != LegState::up) leg.kept_unflushed = true;
+    if (leg.state != LegState::up) late_unflushed(i, r.region);
   } else if (r.use == Use::user) {
     if ((region(r.region).stale & bit) != 0 && !removed(Rule::r1)) {
       r.ok = 0;  // the leg fell behind meanwhile
@@ -263,7 +262,7 @@ void State::Machine::resolve(unsigned i, std::uint32_t index) {
   free_op(i, index);
   Region& g = region(r);
   g.stamp = next_flush_;  // it may have landed
-  if ((g.stale & bit) == 0) leg.kept_unflushed = true;
+  late_unflushed(i, r);
   const bool more = std::any_of(leg.ops.begin(), leg.ops.end(), [&](const Op& other) {
     return other.state == OpState::zombie && other.offset >> shift_ == r;
   });
