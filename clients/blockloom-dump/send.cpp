@@ -14,50 +14,16 @@
 #include "clients/blockloom-dump/link.hpp"
 #include "clients/blockloom-dump/options.hpp"
 #include "clients/blockloom-dump/source.hpp"
+#include "clients/blockloom-dump/sums.hpp"
 #include "clients/blockloom-dump/util.hpp"
 #include "proto/dump/sha256.hpp"
 
 namespace blockloom::sender {
 namespace {
 
-namespace wire = dump::wire;
-
 constexpr int connect_ms = 10'000, answer_ms = 60'000, done_ms = 600'000;
 constexpr int retry_first_ms = 1000, retry_most_ms = 10'000;
 constexpr std::int64_t progress_ms = 5000, ping_ms = 30'000;
-
-/// The CRC of each chunk, for the digest at the end.
-class Sums {
- public:
-  ~Sums() { std::free(crcs_); }
-  bool set(std::uint64_t index, std::uint32_t crc) {
-    if (index >= room_) {
-      const std::uint64_t room = room_ == 0 ? 4096 : 2 * room_;
-      void* const more = std::realloc(crcs_, room * sizeof *crcs_);
-      if (more == nullptr) return false;
-      crcs_ = static_cast<std::uint32_t*>(more);
-      room_ = room;
-    }
-    crcs_[index] = crc;
-    if (index >= count_) count_ = index + 1;
-    return true;
-  }
-  void digest(std::uint64_t length, unsigned char out[wire::digest_size]) const {
-    dump::Sha256 sum;
-    unsigned char bytes[8];
-    for (std::uint64_t i = 0; i < count_; ++i) {
-      wire::put(bytes, crcs_[i], 4);
-      sum.add(bytes, 4);
-    }
-    wire::put(bytes, length, 8);
-    sum.add(bytes, 8);
-    sum.finish(out);
-  }
-
- private:
-  std::uint32_t* crcs_ = nullptr;
-  std::uint64_t room_ = 0, count_ = 0;
-};
 
 bool all_zero(const unsigned char* bytes, std::size_t size) {
   return size > 0 && bytes[0] == 0 && std::memcmp(bytes, bytes + 1, size - 1) == 0;

@@ -86,7 +86,7 @@ std::map<Address, std::string> NetconsoleLogs::take_unwritten() {
   const std::lock_guard lock(mutex_);
   std::map<Address, std::string> all;
   for (auto& [address, sender] : senders_)
-    if (!sender.unwritten.empty()) all[address] = std::move(std::exchange(sender.unwritten, {}));
+    if (!sender.unwritten.empty()) all[address] = std::exchange(sender.unwritten, {});
   return all;
 }
 
