@@ -89,6 +89,8 @@ class Connection final : public StreamConnection {
     if (!greeted && header_.type != wire::hello) return close("no hello");
     if (header_.length > wire::body_max(header_.type, chunk_))
       return close(fmt::format("a frame of type {} and {} bytes", header_.type, header_.length));
+    // New memory for each chunk would cost more than its checksum.
+    if (body_.capacity() < header_.length) body_ = user_.spare();
     body_.resize(header_.length);
     if (header_.length == 0) return got_body();
     asio::async_read(socket_, asio::buffer(body_),

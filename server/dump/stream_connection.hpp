@@ -29,6 +29,8 @@ class StreamConnection : public std::enable_shared_from_this<StreamConnection> {
     /// The body is the user's to move away. False: no further frame is read before resume().
     virtual bool frame(StreamConnection& connection, const wire::Header& header,
                        std::vector<std::byte>& body) = 0;
+    /// Memory for the next body, which may be larger; what a user took away and is done with.
+    virtual std::vector<std::byte> spare() = 0;
     virtual void closed(StreamConnection& connection, const std::string& why) = 0;
   };
 

@@ -59,7 +59,9 @@ class StreamServer::Impl final : public StreamConnection::User,
 
   bool frame(StreamConnection& connection, const wire::Header& header,
              std::vector<std::byte>& body) override;
+  std::vector<std::byte> spare() override;
   void closed(StreamConnection& connection, const std::string& why) override;
+  void take_back(std::vector<StreamChunk>& chunks);
 
   void refuse(StreamConnection& connection, std::string_view code, std::string_view message,
               bool retry);
@@ -88,6 +90,8 @@ class StreamServer::Impl final : public StreamConnection::User,
   std::uint64_t next_number_ = 1;
   std::map<std::uint64_t, Guest> guests_;
   std::map<std::string, SessionPtr> sessions_;
+  std::vector<std::vector<std::byte>> spares_;  // bodies of chunks that are written
+  std::size_t spare_bytes_ = 0;
 };
 
 }  // namespace blockloom::dump

@@ -12,6 +12,8 @@ namespace {
 
 /// What a session may have waiting for the disk, in bytes; a chunk is always taken.
 constexpr std::size_t waiting_max = 4u << 20;
+/// Memory that is kept for the chunks to come, of all sessions.
+constexpr std::size_t spares_max = 8u << 20;
 constexpr std::uint64_t window_default = 32u << 20;
 /// Never more than this is left unsynced, however large the sender's window is.
 constexpr std::uint64_t unsynced_max = 64u << 20;
@@ -115,6 +117,23 @@ bool StreamServer::Impl::take_chunk(const SessionPtr& session, StreamConnection&
   return !session->paused;
 }
 
+std::vector<std::byte> StreamServer::Impl::spare() {
+  if (spares_.empty()) return {};
+  std::vector<std::byte> bytes = std::move(spares_.back());
+  spares_.pop_back();
+  spare_bytes_ -= bytes.capacity();
+  return bytes;
+}
+
+void StreamServer::Impl::take_back(std::vector<StreamChunk>& chunks) {
+  for (StreamChunk& chunk : chunks) {
+    if (chunk.bytes.empty() || spare_bytes_ + chunk.bytes.capacity() > spares_max) continue;
+    spare_bytes_ += chunk.bytes.capacity();
+    spares_.push_back(std::move(chunk.bytes));
+  }
+  chunks.clear();
+}
+
 void StreamServer::Impl::start_job(const SessionPtr& session) {
   if (session->busy || session->over) return;
   const std::uint64_t unsynced = session->written - session->synced;
@@ -131,9 +150,9 @@ void StreamServer::Impl::start_job(const SessionPtr& session) {
     if (!chunks->empty()) *result = dump.append(*chunks);
     if (*result && (chunks->empty() || dump.received() - dump.durable() >= limit))
       *result = dump.sync();
-    chunks->clear();
     me->host_.on_network(
-        [me, session, result, received = dump.received(), durable = dump.durable()] {
+        [me, session, chunks, result, received = dump.received(), durable = dump.durable()] {
+          me->take_back(*chunks);
           session->written = received;
           session->synced = durable;
           me->job_done(session, *result);
