@@ -63,8 +63,14 @@ BELOW = {
     "proto/iscsi": [],
     "proto/scsi": [],
     "server/base": [],
+<<<<<<< HEAD
     "server/leg": ["server/base", "proto/iscsi"],
     "server/target": ["server/leg"],
+=======
+    "server/leg": ["server/base"],
+    "server/io": ["server/leg"],
+    "server/target": ["server/io"],
+>>>>>>> db13324 (io: IoClient, dm-io's fan-out with deadlines, late ends and cancellation)
     "server/device": ["server/target"],
     "server/iscsi": ["proto/iscsi", "proto/scsi", "server/device"],
     "server/control": ["proto/control", "server/device"],
