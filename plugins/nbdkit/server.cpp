@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "server/base/fork_point.hpp"
 #include "server/base/log.hpp"
 #include "server/leg/nbd_epoch.hpp"
 
@@ -22,6 +23,7 @@ Result<void> Server::check_parameters() {
 }
 
 Result<void> Server::get_ready() {
+  hold_threads();  // nbdkit has not forked yet
   Result<std::unique_ptr<Engine>> engine = Engine::create(options_);
   if (!engine) return engine.error();
   engine_ = std::move(*engine);
@@ -34,6 +36,7 @@ Result<void> Server::get_ready() {
 }
 
 Result<void> Server::start() {
+  release_threads();
   watcher_.note_listeners();
   if (!socket_hooks_.install())
     log_warning(
