@@ -38,8 +38,10 @@ void Table::postsuspend() noexcept {
 }
 
 Result<void> Table::ready() {
-  for (const auto& leg : legs_)
+  for (const auto& leg : legs_) {
+    if (watched_.contains(leg.get())) continue;
     if (auto r = leg->ready(); !r) return r;
+  }
   return {};
 }
 

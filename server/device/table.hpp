@@ -2,6 +2,7 @@
 
 #include <functional>
 #include <memory>
+#include <set>
 #include <span>
 #include <string>
 #include <vector>
@@ -27,6 +28,7 @@ class Table {
     Bytes length;
     Bytes chunk;               ///< the target's, here to save virtual calls
     std::uint32_t copies = 1;  ///< likewise
+    bool chunks_all = false;   ///< likewise
     Target::Direct direct;     ///< likewise
     std::unique_ptr<Target> target;
   };
@@ -92,6 +94,7 @@ class Table {
     std::uint32_t copy = 0;
   };
   std::vector<FlushStep> flush_steps_;
+  std::set<const Leg*> watched_;  // by their targets themselves
   bool inline_only_ = true;
   bool read_only_ = false;
   std::string source_;

@@ -53,7 +53,23 @@ class Table::Builder final : public LegOpener {
       known = legs_.emplace(std::string(uri), leg.value()).first;
       table_->legs_.push_back(std::move(leg.value()));
     }
-    const Sectors size = to_sectors(known->second->size());
+    return checked(known->second, uri, offset, length);
+  }
+
+  Result<std::shared_ptr<Leg>> adopt(std::string_view uri, std::shared_ptr<Leg> leg, Sectors offset,
+                                     Sectors length) override {
+    auto known = legs_.find(uri);
+    if (known == legs_.end()) {
+      known = legs_.emplace(std::string(uri), leg).first;
+      table_->legs_.push_back(std::move(leg));
+    }
+    return checked(known->second, uri, offset, length);
+  }
+
+ private:
+  Result<std::shared_ptr<Leg>> checked(const std::shared_ptr<Leg>& leg, std::string_view uri,
+                                       Sectors offset, Sectors length) {
+    const Sectors size = to_sectors(leg->size());
     if (length > size || offset > size - length)
       return Error{
           Errc::invalid,
@@ -62,10 +78,9 @@ class Table::Builder final : public LegOpener {
                       public_uri(uri), size.value, length.value, offset.value)};
     if (is_unnamed_memory(uri))
       if (auto r = check_alone(uri, offset, length); !r) return r.error();
-    return known->second;
+    return leg;
   }
 
- private:
   /// Two unnamed memories of one size read alike, and would silently be one. Lines that share it
   /// side by side mean that; those that overlap mean two. (A delay line may give its reads and
   /// writes one leg.)
@@ -107,8 +122,12 @@ class Table::Builder final : public LegOpener {
   }
 
   void append(const TableLine& line, std::unique_ptr<Target> target) {
+    if (target->watches_legs())
+      for (const auto& leg : target->legs())
+        table_->watched_.insert(leg.get());
     Segment segment{to_bytes(line.start), to_bytes(line.length), target->chunk(),
-                    target->copies(),     target->direct(),      std::move(target)};
+                    target->copies(),     target->chunks_all(),  target->direct(),
+                    std::move(target)};
     plan_flush(*segment.target, segment.copies);
     table_->inline_only_ = table_->inline_only_ && segment.target->inline_only();
     starts_.push_back(segment.start.value);

@@ -65,6 +65,8 @@ class Table::Cursor {
         return next_flush(io);
       case Op::trim:
       case Op::zero:
+        if (table_.segments_[std::min(index_, table_.segments_.size() - 1)].chunks_all)
+          return next_range(io);
         return next_copy(io);
       case Op::extents:
         if (extents_suffice()) return false;
@@ -225,7 +227,7 @@ class Table::Split {
 Submit Table::submit(Request& request) noexcept {
   if (request.op == Op::flush) return submit_split(request);
   const Segment& segment = segments_[index_of(request.offset)];
-  const bool copied = request.op == Op::trim || request.op == Op::zero;
+  const bool copied = (request.op == Op::trim || request.op == Op::zero) && !segment.chunks_all;
   const Bytes room =
       copied ? segment.length - (request.offset - segment.start) : room_in(segment, request.offset);
   if (request.length > room || (copied && segment.copies > 1)) return submit_split(request);

@@ -31,7 +31,10 @@ class IoClient {
     std::string name = "io";            ///< of the lanes' threads: "NAME-lane0"
     std::size_t requests = 64;          ///< set aside
     std::size_t most_requests = 16384;  ///< at a time, late ones among them
-    BufferPool::Options buffers;
+    BufferPool::Options buffers = {};
+    /// The owner keeps its own book of what a leg gave up with end_unknown: it is told as a final
+    /// TIMEOUT, and nothing waits for fenced().
+    bool owner_keeps_unknown = false;
     void* owner = nullptr;
     /// Z4: the bytes of late writes on a leg have passed its bound: fence it. Once each time the
     /// bound is crossed; on any thread, without locks.

@@ -286,6 +286,7 @@ namespace {
 
 RegionState state_of(Errc status) noexcept {
   if (status == Errc::ok) return RegionState::ok;
+  if (status == end_unknown) return RegionState::timeout;
   return status == Errc::cancelled ? RegionState::cancelled : RegionState::error;
 }
 
@@ -297,7 +298,7 @@ void IoClient::Core::ended(Part& part, Errc status) noexcept {
   bool none_waits = false, tells = true;
   const bool unknown = status == end_unknown;
   // Late from here on, and told so; below it is kept that way.
-  if (unknown) give_up(slot, part, RegionState::timeout, false);
+  if (unknown && !options.owner_keeps_unknown) give_up(slot, part, RegionState::timeout, false);
   {
     const std::lock_guard lock(slot.mutex);
     part.out = false;
@@ -310,7 +311,7 @@ void IoClient::Core::ended(Part& part, Errc status) noexcept {
       part.ended = true;
       part.end_status = status;
       return;
-    } else if (unknown) {
+    } else if (unknown && !options.owner_keeps_unknown) {
       if (keep_unresolved_locked(part)) return;
       tells = false;
     } else {
@@ -370,7 +371,7 @@ bool IoClient::Core::give_up(Slot& slot, Part& part, RegionState state, bool tak
     const std::lock_guard lock(slot.mutex);
     part.telling = false;
     ended_meanwhile = part.ended;
-    if (ended_meanwhile && part.end_status == end_unknown) {
+    if (ended_meanwhile && part.end_status == end_unknown && !options.owner_keeps_unknown) {
       ended_meanwhile = !keep_unresolved_locked(part);
     } else if (ended_meanwhile) {
       resolved_locked(part);

@@ -47,6 +47,9 @@ class Target {
   /// 0: not at all.
   virtual Bytes chunk() const noexcept { return Bytes(0); }
 
+  /// True: trim and zero are split at chunk() too, and come in one copy.
+  virtual bool chunks_all() const noexcept { return false; }
+
   /// How many copies of a trim or zero the core makes (Io::copy tells which), each with the
   /// whole range that lies in the target: a stripe set asks for one per stripe, and maps each to
   /// that stripe's own part.
@@ -59,12 +62,18 @@ class Target {
   /// True when map() never returns pending.
   virtual bool inline_only() const noexcept { return true; }
 
+  /// True: the target looks after its legs itself, and may go live without one of them; no leg
+  /// that it has open is asked whether it is ready.
+  virtual bool watches_legs() const noexcept { return false; }
+
   /// Every leg, in the order of the table line; may repeat.
   virtual std::span<const std::shared_ptr<Leg>> legs() const noexcept { return {}; }
 
   /// dmsetup's status and table parameters, without "start length type ".
   virtual std::string status() const { return {}; }
   virtual std::string table() const { return {}; }
+  /// What status() has no words for, as one JSON object; empty: nothing.
+  virtual std::string details() const { return {}; }
 
   /// dmsetup message. Words as the user wrote them, but "leg NUMBER TEXT…", which the device takes
   /// to that leg; the answer may be empty.
@@ -91,6 +100,12 @@ class LegOpener {
   /// Fails, naming the leg, unless [offset, offset+length) lies inside it.
   virtual Result<std::shared_ptr<Leg>> open(std::string_view uri, Sectors offset,
                                             Sectors length) = 0;
+  /// Takes a leg that another table has open already, under the name that this one gives it. A
+  /// table makes the same checks.
+  virtual Result<std::shared_ptr<Leg>> adopt(std::string_view, std::shared_ptr<Leg> leg, Sectors,
+                                             Sectors) {
+    return leg;
+  }
 };
 
 /// What a target is made of: one table line.

@@ -45,6 +45,29 @@ State::Machine::Machine(const Config& config, RegionLog log)
   }
 }
 
+void State::Machine::configure(const Config& config) {
+  for (unsigned i = 0; i < legs_.size() && i < config.legs.size(); ++i) {
+    const bool present = legs_[i].config.present;
+    legs_[i].config = config.legs[i];
+    legs_[i].config.present = present;
+    if (legs_[i].config.read_timeout == 0)
+      legs_[i].config.read_timeout = legs_[i].config.timeout;
+  }
+  config_.min_acks = config.min_acks;
+  config_.read_policy = config.read_policy;
+  config_.preferred = config.preferred;
+  config_.hedge = config.hedge;
+  config_.on_all_failed = config.on_all_failed;
+  config_.queue_limit = config.queue_limit;
+  config_.queue_timeout = config.queue_timeout;
+  config_.log_timeout = config.log_timeout;
+  config_.clean_delay = config.clean_delay;
+  config_.reopen_min = config.reopen_min;
+  config_.reopen_max = config.reopen_max;
+  pace_.set_rate(config.resync_rate);
+  pace_.set_min_rate(config.resync_min_rate);
+}
+
 std::uint64_t State::Machine::region_end(std::uint64_t r) const noexcept {
   return std::min((r + 1) << shift_, config_.size);
 }

@@ -25,6 +25,7 @@ class State::Machine {
   bool whole() const noexcept { return regions_ != nullptr; }
 
   void on(const Event& event, Actions& out);
+  void configure(const Config& config);
 
   // What State shows.
   Time next_deadline() const noexcept { return deadline_; }
@@ -190,7 +191,7 @@ class State::Machine {
   void stop();
   void stop_step();
 
-  const Config config_;
+  Config config_;
   RegionLog log_;
   unsigned shift_ = 0;
   std::unique_ptr<Region[], Free> regions_;

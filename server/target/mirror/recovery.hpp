@@ -16,6 +16,7 @@ class Pace {
   Pace(std::uint64_t rate, std::uint64_t min_rate) noexcept : rate_(rate), min_rate_(min_rate) {}
 
   void set_rate(std::uint64_t bytes_a_second) noexcept;
+  void set_min_rate(std::uint64_t bytes_a_second) noexcept { min_rate_ = bytes_a_second; }
   std::uint64_t rate() const noexcept { return rate_; }
   void pause() noexcept { paused_ = true; }
   void unpause() noexcept { paused_ = false; }

@@ -63,6 +63,9 @@ State::~State() = default;
 void State::on(const Event& event, Actions& out) {
   machine_->on(event, out);
 }
+void State::configure(const Config& config) {
+  machine_->configure(config);
+}
 Time State::next_deadline() const noexcept {
   return machine_->next_deadline();
 }

@@ -94,6 +94,10 @@ class State {
   /// one, of an op that a fence resolved) is ignored.
   void on(const Event& event, Actions& out);
 
+  /// Takes over what a next table says differently: times, bounds, policies, rates, and what a leg
+  /// is like that is to be added. While suspended. Sizes and who is there stay as they are.
+  void configure(const Config& config);
+
   /// When the next tick is due; `never` if nothing waits for time to pass. It may come earlier
   /// than it was before each visit; an early or spurious tick is harmless.
   Time next_deadline() const noexcept;

@@ -11,9 +11,9 @@ TEST_CASE("every type is found by its name, and has a version") {
     CHECK(find_target_type(type.name) == &type);
     CHECK(std::count(type.version.begin(), type.version.end(), '.') == 2);
   }
-  CHECK(names ==
-        std::vector<std::string_view>{"delay", "error", "flakey", "linear", "striped", "zero"});
-  CHECK(find_target_type("mirror") == nullptr);
+  CHECK(names == std::vector<std::string_view>{"delay", "error", "flakey", "linear", "mirror",
+                                               "striped", "zero"});
+  CHECK(find_target_type("mirrors") == nullptr);
   CHECK(find_target_type("") == nullptr);
 }
 
