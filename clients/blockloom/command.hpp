@@ -30,9 +30,12 @@ enum class Verb : std::uint8_t {
   events,
   info,
   iscsi,
+  leg,
   load,
   ls,
   message,
+  migrate,
+  mirror_status,
   reload,
   remove,
   rename,
@@ -85,6 +88,10 @@ struct Command {
   bool follow = false, dry_run = false, once = false;
   std::optional<std::uint64_t> event_number, since;
   std::uint64_t sector = 0;
+
+  bool in_sync = false;  ///< wait: for the mirrors
+  std::string migrate_from, migrate_to;
+  std::optional<std::uint64_t> leg_offset, leg_timeout_ms;
   double interval_s = 1;
 
   // iscsi

@@ -35,8 +35,8 @@ class Grammar {
   std::vector<std::string>& tail() {
     const Verb verb = command_.verb;
     if (verb == Verb::dump) return command_.dumps;
-    const bool words =
-        verb == Verb::message || verb == Verb::wait || verb == Verb::load || verb == Verb::reload;
+    const bool words = verb == Verb::message || verb == Verb::wait || verb == Verb::leg ||
+                       verb == Verb::load || verb == Verb::reload;
     return words ? command_.words : command_.devices;
   }
 
@@ -54,6 +54,8 @@ class Grammar {
   void watching_verbs();
   void many_device_verbs();
   void iscsi_verb();
+  void mirror_verbs();
+  void leg_options(CLI::App* sub);
 
   Command command_;
   CLI::App app_{"Controls a running Blockloom server.", "blockloom"};
@@ -195,6 +197,7 @@ void Grammar::watching_verbs() {
       ->expected(0, 2)
       ->type_name("");
   uuid(sub);
+  flag(sub, "--in-sync", command_.in_sync, "until its mirrors are in sync");
   seconds(sub, "--timeout", command_.timeout_s, "give up after this time");
 
   sub = verb("events", Verb::events, "show what happened to devices");
@@ -216,6 +219,30 @@ void Grammar::watching_verbs() {
          "between refreshes; default 1s")
       ->type_name("TIME");
   flag(sub, "--once", command_.once, "show one interval and end");
+}
+
+void Grammar::leg_options(CLI::App* sub) {
+  sub->add_option("--offset", command_.leg_offset, "first sector in the new leg")->type_name("N");
+  sub->add_option("--leg-timeout-ms", command_.leg_timeout_ms, "of the new leg; 0: none")
+      ->type_name("N");
+  seconds(sub, "--timeout", command_.timeout_s, "for what is in flight, or to be copied");
+}
+
+void Grammar::mirror_verbs() {
+  CLI::App* sub =
+      verb("leg", Verb::leg, "add, remove, replace, fail, readd, vouch: a mirror's legs");
+  sub->add_option("words", command_.words, "what to do, device, leg, URI")->type_name("");
+  uuid(sub);
+  leg_options(sub);
+
+  sub = verb("migrate", Verb::migrate, "move a mirror's leg while clients go on");
+  one_device(sub);
+  sub->add_option("--from", command_.migrate_from, "the leg that leaves")->type_name("LEG");
+  sub->add_option("--to", command_.migrate_to, "the leg that comes")->type_name("URI");
+  leg_options(sub);
+
+  sub = verb("mirror-status", Verb::mirror_status, "show a device's mirrors and their legs");
+  one_device(sub);
 }
 
 void Grammar::many_device_verbs() {
@@ -260,6 +287,7 @@ Grammar::Grammar() {
   many_device_verbs();
   iscsi_verb();
   add_dump_verbs(*verb("dump", Verb::dump, "look at the crash dumps that came in"), command_);
+  mirror_verbs();
 }
 
 /// What to say of a command line that CLI11 refuses: it does not name a verb that it lacks.

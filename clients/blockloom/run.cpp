@@ -94,6 +94,10 @@ Exit run(const Command& command) {
   const auto client = ControlClient::connect(command.socket, failure);
   if (!client) return report(command, failure);
   switch (command.verb) {
+    case Verb::leg:
+    case Verb::migrate:
+    case Verb::mirror_status:
+      return run_mirrors(command, *client);
     case Verb::wait:
       return run_wait(command, *client);
     case Verb::events:

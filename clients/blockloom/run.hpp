@@ -26,6 +26,8 @@ Exit run_queries(const Command& command, ControlClient& client);
 Exit run_wait(const Command& command, ControlClient& client);
 Exit run_events(const Command& command, ControlClient& client);
 Exit run_iscsi(const Command& command, ControlClient& client);
+Exit run_mirrors(const Command& command, ControlClient& client);
+Exit wait_in_sync(const Command& command, ControlClient& client);
 Exit run_top(const Command& command, ControlClient& client);
 Exit run_dump(const Command& command, ControlClient& client);
 

@@ -33,6 +33,7 @@ void print_lost(const Command& command, std::uint64_t lost) {
 }  // namespace
 
 Exit run_wait(const Command& command, ControlClient& client) {
+  if (command.in_sync) return wait_in_sync(command, client);
   Value params = device_params(command);
   if (command.event_number) params.set("event_number", *command.event_number);
   if (command.timeout_s) params.set("timeout_s", *command.timeout_s);

@@ -27,6 +27,7 @@ std::string split_wait(Command& command) {
   if (!command.event_number)
     return fmt::format("event number '{}': expected a whole number", command.words.front());
   if (command.words.size() > 1) return fmt::format("'{}' is one word too many", command.words[1]);
+  if (command.in_sync) return "--in-sync waits for no event number";
   return {};
 }
 
@@ -37,6 +38,33 @@ std::string split_message(Command& command) {
   if (!sector) return fmt::format("sector '{}': expected a whole number", command.words.front());
   command.sector = *sector;
   command.words.erase(command.words.begin());
+  return {};
+}
+
+/// ACTION DEVICE [LEG] [URI]
+std::string split_leg(Command& command) {
+  std::vector<std::string>& words = command.words;
+  const std::string action = words.empty() ? std::string() : words.front();
+  const bool known = action == "add" || action == "remove" || action == "replace" ||
+                     action == "fail" || action == "readd" || action == "vouch";
+  if (!known)
+    return fmt::format("leg '{}': expected add, remove, replace, fail, readd or vouch", action);
+  if (command.uuid.empty() && words.size() > 1) {
+    command.devices = {words[1]};
+    words.erase(words.begin() + 1);
+  }
+  const std::size_t wanted = action == "replace" ? 3 : 2;
+  if (words.size() > wanted) return fmt::format("'{}' is one word too many", words[wanted]);
+  if (words.size() == wanted) return {};
+  return fmt::format("leg {} has {}", action,
+                     action == "add"       ? "a device and the URI of the new leg"
+                     : action == "replace" ? "a device, a leg and the URI of the new one"
+                                           : "a device and a leg");
+}
+
+std::string check_migrate(const Command& command) {
+  if (command.migrate_from.empty() || command.migrate_to.empty())
+    return "migrate has --from LEG and --to URI";
   return {};
 }
 
@@ -84,7 +112,8 @@ std::string split_iscsi(Command& command) {
 
 bool takes_one(Verb verb) {
   return verb == Verb::load || verb == Verb::rename || verb == Verb::message ||
-         verb == Verb::wait || verb == Verb::attach_help;
+         verb == Verb::wait || verb == Verb::attach_help || verb == Verb::leg ||
+         verb == Verb::migrate || verb == Verb::mirror_status;
 }
 
 bool takes_some(Verb verb) {
@@ -96,6 +125,10 @@ std::string split(Command& command) {
   switch (command.verb) {
     case Verb::wait:
       return split_wait(command);
+    case Verb::leg:
+      return split_leg(command);
+    case Verb::migrate:
+      return check_migrate(command);
     case Verb::message:
       return split_message(command);
     case Verb::load:

@@ -71,6 +71,14 @@ Result<rpc::Value> verb_deps(VerbContext& context, const Params& params);
 Result<rpc::Value> verb_tree(VerbContext& context, const Params& params);
 Result<rpc::Value> verb_stats(VerbContext& context, const Params& params);
 
+Result<rpc::Value> verb_mirror_status(VerbContext& context, const Params& params);
+Result<rpc::Value> verb_leg_add(VerbContext& context, const Params& params);
+Result<rpc::Value> verb_leg_remove(VerbContext& context, const Params& params);
+Result<rpc::Value> verb_leg_replace(VerbContext& context, const Params& params);
+Result<rpc::Value> verb_leg_fail(VerbContext& context, const Params& params);
+Result<rpc::Value> verb_leg_readd(VerbContext& context, const Params& params);
+Result<rpc::Value> verb_leg_vouch(VerbContext& context, const Params& params);
+
 Result<rpc::Value> verb_apply(VerbContext& context, const Params& params);
 Result<rpc::Value> verb_check(VerbContext& context, const Params& params);
 Result<rpc::Value> verb_reload(VerbContext& context, const Params& params);

@@ -12,6 +12,11 @@ constexpr ParamSpec read_only{"read_only", ParamType::boolean};
 constexpr ParamSpec flush{"flush", ParamType::boolean};
 constexpr ParamSpec timeout{"timeout_s", ParamType::seconds};
 constexpr ParamSpec inactive{"inactive", ParamType::boolean};
+constexpr ParamSpec sector{"sector", ParamType::count};
+constexpr ParamSpec leg{"leg", ParamType::string, Need::required};
+constexpr ParamSpec leg_uri{"uri", ParamType::string, Need::required};
+constexpr ParamSpec leg_offset{"offset", ParamType::count};
+constexpr ParamSpec leg_timeout{"timeout_ms", ParamType::count};
 constexpr ParamSpec devices{"devices", ParamType::devices};
 constexpr ParamSpec toml{"toml", ParamType::string};
 constexpr ParamSpec file{"file", ParamType::string};
@@ -59,6 +64,19 @@ std::vector<Verb> make_verbs() {
       {"deps", Runs::query, {device, uuid}, verb_deps},
       {"tree", Runs::query, {}, verb_tree},
       {"stats", Runs::query, {device, uuid}, verb_stats},
+      {"mirror_status", Runs::query, {device, uuid}, verb_mirror_status},
+      {"leg_add",
+       Runs::change,
+       {device, uuid, sector, leg_uri, leg_offset, leg_timeout, timeout},
+       verb_leg_add},
+      {"leg_remove", Runs::change, {device, uuid, sector, leg, timeout}, verb_leg_remove},
+      {"leg_replace",
+       Runs::change,
+       {device, uuid, sector, leg, leg_uri, leg_offset, leg_timeout, timeout},
+       verb_leg_replace},
+      {"leg_fail", Runs::query, {device, uuid, sector, leg}, verb_leg_fail},
+      {"leg_readd", Runs::query, {device, uuid, sector, leg}, verb_leg_readd},
+      {"leg_vouch", Runs::query, {device, uuid, sector, leg}, verb_leg_vouch},
       {"wait", Runs::watch, {device, uuid, {"event_number", T::count}, timeout}, nullptr},
       {"events", Runs::watch, {device, {"since", T::count}, {"follow", T::boolean}}, nullptr},
       {"apply", Runs::change, {devices, toml, file, flush, timeout}, verb_apply},
