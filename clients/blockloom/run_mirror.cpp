@@ -27,7 +27,7 @@ std::string size_text(std::uint64_t bytes) {
   std::size_t unit = 0;
   while (value >= 1024 && unit + 1 < std::size(units))
     value /= 1024, ++unit;
-  return fmt::format(unit == 0 ? "{:.0f} {}" : "{:.1f} {}", value, units[unit]);
+  return unit == 0 ? fmt::format("{} B", bytes) : fmt::format("{:.1f} {}", value, units[unit]);
 }
 
 /// "[########........] 51.2 %  640.0 MiB/s  3 s left"

@@ -11,20 +11,20 @@ namespace {
 constexpr std::size_t alignment = 4096;  // for legs that read and write around the page cache
 }
 
-void BufferRef::reset() noexcept {
-  detail::Buffer* buffer = std::exchange(buffer_, nullptr);
+void IoBufferRef::reset() noexcept {
+  detail::IoBuffer* buffer = std::exchange(buffer_, nullptr);
   if (buffer == nullptr || buffer->references.fetch_sub(1, std::memory_order_acq_rel) != 1) return;
-  const std::shared_ptr<BufferPool> pool = std::move(buffer->pool);
+  const std::shared_ptr<IoBufferPool> pool = std::move(buffer->pool);
   pool->give_back(buffer);
 }
 
-std::size_t BufferPool::class_of(std::uint64_t length) noexcept {
+std::size_t IoBufferPool::class_of(std::uint64_t length) noexcept {
   const unsigned bits = static_cast<unsigned>(std::bit_width(length > 0 ? length - 1 : 0));
   return bits > smallest_shift ? bits - smallest_shift : 0;
 }
 
-detail::Buffer* BufferPool::allocate(std::size_t size_class) noexcept {
-  auto* buffer = new (std::nothrow) detail::Buffer;
+detail::IoBuffer* IoBufferPool::allocate(std::size_t size_class) noexcept {
+  auto* buffer = new (std::nothrow) detail::IoBuffer;
   if (buffer == nullptr) return nullptr;
   buffer->size_class = static_cast<std::uint8_t>(size_class);
   buffer->data = static_cast<std::byte*>(std::aligned_alloc(alignment, size_of(size_class)));
@@ -33,18 +33,18 @@ detail::Buffer* BufferPool::allocate(std::size_t size_class) noexcept {
   return nullptr;
 }
 
-void BufferPool::free(detail::Buffer* buffer) noexcept {
+void IoBufferPool::free(detail::IoBuffer* buffer) noexcept {
   std::free(buffer->data);
   delete buffer;
 }
 
-Result<std::shared_ptr<BufferPool>> BufferPool::create(const Options& options) {
+Result<std::shared_ptr<IoBufferPool>> IoBufferPool::create(const Options& options) {
   if (class_of(options.largest.value) >= class_count)
     return Error{Errc::invalid, fmt::format("buffers of {} bytes: expected at most {}",
                                             options.largest.value, size_of(class_count - 1))};
-  std::shared_ptr<BufferPool> pool(new BufferPool(options));
+  std::shared_ptr<IoBufferPool> pool(new IoBufferPool(options));
   for (std::size_t i = 0; i < options.reserve; ++i) {
-    detail::Buffer* buffer = allocate(class_of(options.largest.value));
+    detail::IoBuffer* buffer = allocate(class_of(options.largest.value));
     if (buffer == nullptr)
       return Error{Errc::no_memory, fmt::format("no memory for {} buffers of {} bytes",
                                                 options.reserve, options.largest.value)};
@@ -54,21 +54,21 @@ Result<std::shared_ptr<BufferPool>> BufferPool::create(const Options& options) {
   return pool;
 }
 
-BufferPool::~BufferPool() {
-  const auto free_list = [](detail::Buffer* list) {
+IoBufferPool::~IoBufferPool() {
+  const auto free_list = [](detail::IoBuffer* list) {
     while (list != nullptr)
       free(std::exchange(list, list->next_free));
   };
-  for (detail::Buffer* list : free_)
+  for (detail::IoBuffer* list : free_)
     free_list(list);
   free_list(reserve_);
 }
 
-detail::Buffer* BufferPool::take(std::size_t size_class) noexcept {
+detail::IoBuffer* IoBufferPool::take(std::size_t size_class) noexcept {
   const std::lock_guard lock(mutex_);
   if (out_.load(std::memory_order_relaxed) + size_of(size_class) <= options_.limit.value) {
-    detail::Buffer*& list = free_[size_class];
-    detail::Buffer* buffer = list;
+    detail::IoBuffer*& list = free_[size_class];
+    detail::IoBuffer* buffer = list;
     if (buffer != nullptr) {
       list = buffer->next_free;
       idle_ -= size_of(size_class);
@@ -80,7 +80,7 @@ detail::Buffer* BufferPool::take(std::size_t size_class) noexcept {
       return buffer;
     }
   }
-  detail::Buffer* buffer = reserve_;
+  detail::IoBuffer* buffer = reserve_;
   if (buffer != nullptr)
     reserve_ = buffer->next_free;
   else
@@ -88,16 +88,16 @@ detail::Buffer* BufferPool::take(std::size_t size_class) noexcept {
   return buffer;
 }
 
-BufferRef BufferPool::acquire(Bytes length) noexcept {
+IoBufferRef IoBufferPool::acquire(Bytes length) noexcept {
   if (length > options_.largest) return {};
-  detail::Buffer* buffer = take(class_of(length.value));
+  detail::IoBuffer* buffer = take(class_of(length.value));
   if (buffer == nullptr) return {};
   buffer->references.store(1, std::memory_order_relaxed);
   buffer->pool = shared_from_this();
-  return BufferRef(buffer);
+  return IoBufferRef(buffer);
 }
 
-void BufferPool::give_back(detail::Buffer* buffer) noexcept {
+void IoBufferPool::give_back(detail::IoBuffer* buffer) noexcept {
   bool tell = false;
   {
     const std::lock_guard lock(mutex_);

@@ -39,7 +39,7 @@ IoClient::IoClient(std::shared_ptr<Core> core, std::shared_ptr<DeadlineWheel> wh
 Result<std::unique_ptr<IoClient>> IoClient::create(const Options& options) {
   auto wheel = DeadlineWheel::shared();
   auto core = std::make_shared<Core>(options, *wheel);
-  auto buffers = BufferPool::create(options.buffers);
+  auto buffers = IoBufferPool::create(options.buffers);
   if (!buffers) return buffers.error();
   core->buffers = std::move(*buffers);
   {
@@ -198,7 +198,7 @@ Bytes IoClient::late_bytes(std::uint32_t place) const noexcept {
   return Bytes(p ? p->late_bytes.load(std::memory_order_relaxed) : 0);
 }
 
-BufferPool& IoClient::buffers() noexcept {
+IoBufferPool& IoClient::buffers() noexcept {
   return *core_->buffers;
 }
 

@@ -31,7 +31,7 @@ class IoClient {
     std::string name = "io";            ///< of the lanes' threads: "NAME-lane0"
     std::size_t requests = 64;          ///< set aside
     std::size_t most_requests = 16384;  ///< at a time, late ones among them
-    BufferPool::Options buffers = {};
+    IoBufferPool::Options buffers = {};
     /// The owner keeps its own book of what a leg gave up with end_unknown: it is told as a final
     /// TIMEOUT, and nothing waits for fenced().
     bool owner_keeps_unknown = false;
@@ -101,7 +101,7 @@ class IoClient {
   std::uint64_t pending(std::uint32_t place) const noexcept;  ///< regions, not late ones
   std::uint64_t late(std::uint32_t place) const noexcept;     ///< regions
   Bytes late_bytes(std::uint32_t place) const noexcept;       ///< of writes
-  BufferPool& buffers() noexcept;
+  IoBufferPool& buffers() noexcept;
 
  private:
   struct Core;

@@ -43,7 +43,7 @@ void IoClient::Core::release(Slot& slot) noexcept {
   // Dropped last, outside all locks: it may hold the core, and the legs.
   std::shared_ptr<Core> core;
   std::array<std::shared_ptr<Place>, max_io_legs> used_places;
-  BufferRef buffer;
+  IoBufferRef buffer;
   {
     const std::lock_guard lock(slot.mutex);
     core = std::move(slot.core);

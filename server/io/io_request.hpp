@@ -71,7 +71,7 @@ struct IoRequest {
   /// What is read or written. With any deadline it lies in `buffer`, which the request shares
   /// (W2): `data` is inside it, or null for its start. Else it is the submitter's until the end.
   std::byte* data = nullptr;
-  BufferRef buffer;
+  IoBufferRef buffer;
   Extents* extents = nullptr;  ///< Op::extents; never with a deadline
 
   IoNotify notify = nullptr;

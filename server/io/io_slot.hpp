@@ -62,7 +62,7 @@ struct IoClient::Slot {
   std::uint32_t waiting = 0;  // regions that are pending
   IoNotify notify = nullptr;
   void* context = nullptr;
-  BufferRef buffer;
+  IoBufferRef buffer;
   std::array<Part, max_io_legs> parts;
   std::size_t shard = 0;
 
@@ -116,7 +116,7 @@ struct IoClient::Core : std::enable_shared_from_this<IoClient::Core> {
 
   const Options options;
   DeadlineWheel& wheel;  // not touched once `telling` is closed
-  std::shared_ptr<BufferPool> buffers;
+  std::shared_ptr<IoBufferPool> buffers;
   std::array<std::shared_ptr<Place>, max_io_legs> places;
   IoGate gate;     // requests that are pending
   IoGate telling;  // notices and timers; closed when the client is gone

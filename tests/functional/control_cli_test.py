@@ -368,6 +368,45 @@ class Watching(Cli):
         self.assertEqual(len({len(line) for line in lines}), 1, "the table is aligned")
 
 
+class Mirrors(Cli):
+    """What the verbs print and how they end; what they do is in mirror_test.py."""
+
+    def setUp(self):
+        super().setUp()
+        self.log = self.make_file("log.img", 1 << 20)
+        self.blockloom("create", "m", "--table",
+                       f"0 2048 mirror disk 2 {self.log} 128 2 {self.a} 0 {self.b} 0")
+        self.blockloom("wait", "m", "--in-sync", "--timeout", "60s")
+
+    def test_mirror_status(self):
+        self.assertIn("m at sector 0: serving, 16 of 16 regions in sync",
+                      self.blockloom("mirror-status", "m"))
+        self.assertIn("has no mirror", self.fails("mirror-status", "vol0", code=NOT_FOUND))
+        details = self.json("mirror-status", "m")["mirrors"][0]["details"]
+        self.assertEqual([leg["health"] for leg in details["legs"]], ["A", "A"])
+
+    def fails(self, *words, code=FAILED):
+        self.blockloom(*words, code=code)
+        return self.errors
+
+    def test_leg(self):
+        self.assertEqual(self.blockloom("leg", "fail", "m", "1"), "")
+        self.assertIn("is the last one", self.fails("leg", "fail", "m", "0", code=BUSY))
+        self.assertEqual(self.blockloom("leg", "readd", "m", self.b), "")
+        self.assertIn("expected a number from 0 to 1, or the URI of one",
+                      self.fails("leg", "remove", "m", "/nonesuch", code=NOT_FOUND))
+        c = self.make_file("c.img", 1 << 20)
+        answer = self.json("leg", "add", "m", c)
+        self.assertEqual((answer["name"], answer["swapped"], answer["legs"]), ("m", True, 3))
+
+    def test_migrate(self):
+        c = self.make_file("c.img", 1 << 20)
+        self.assertIn(f"'{c}' is in sync and serves; '0' has left",
+                      self.blockloom("migrate", "m", "--from", "0", "--to", c))
+        self.assertIn("has no leg", self.fails("migrate", "vol0", "--from", "0", "--to", c,
+                                               code=NOT_FOUND).replace("no mirror", "has no leg"))
+
+
 class Failures(Cli):
     def test_exit_codes(self):
         self.blockloom("info", "nobody", code=NOT_FOUND)

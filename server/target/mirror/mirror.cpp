@@ -38,13 +38,16 @@ Mirror::Mirror(Bytes size, Bytes region_size) : size_(size), region_size_(region
   timer_.owner = this;
   timer_.fire = [](DeadlineWheel::Node& node) noexcept {
     auto& self = *static_cast<Mirror*>(node.owner);
+    self.callbacks_.fetch_add(1);
+    // Before the tick can run: it arms the timer anew.
+    self.fired_.fetch_add(1);
     {
       const std::lock_guard lock(self.work_mutex_);
       self.tick_due_ = true;
       self.work_there_.notify_one();
     }
     self.ensure_worker();
-    self.fired_.fetch_add(1);  // the last touch
+    self.callbacks_.fetch_sub(1);  // the last touch
   };
 }
 
@@ -227,8 +230,8 @@ void Mirror::stop_all() noexcept {
     serving_ = false;
     if (wheel_ != nullptr && armed_ != fired_.load() && wheel_->disarm(timer_)) fired_.fetch_add(1);
   }
-  while (armed_ != fired_.load())
-    std::this_thread::yield();  // the timer's callback is at its last line
+  while (armed_ != fired_.load() || callbacks_.load() != 0)
+    std::this_thread::yield();  // the timer's callback runs: a few lines
   std::thread worker;
   {
     std::unique_lock lock(work_mutex_);

@@ -103,7 +103,7 @@ class Mirror : public std::enable_shared_from_this<Mirror> {
     Mirror* mirror = nullptr;
     OpId id;
     Slot slot = 0;
-    BufferRef buffer;           // what it reads or writes, if pooled
+    IoBufferRef buffer;         // what it reads or writes, if pooled
     std::byte* data = nullptr;  // else the submitter's
     std::atomic<std::uint64_t> handle{0};
     std::atomic<bool> cancel_wanted{false};
@@ -112,8 +112,8 @@ class Mirror : public std::enable_shared_from_this<Mirror> {
   /// A request of a client, or of the machine itself.
   struct SlotContext {
     Io* io = nullptr;  // a client's
-    BufferRef buffer;
-    std::array<BufferRef, max_legs> own;  // reads into buffers of their own, by leg (R4)
+    IoBufferRef buffer;
+    std::array<IoBufferRef, max_legs> own;  // reads into buffers of their own, by leg (R4)
     std::unique_ptr<Extents> extents;
     std::uint64_t length = 0;  // of the last send
   };
@@ -172,7 +172,7 @@ class Mirror : public std::enable_shared_from_this<Mirror> {
   int place_of(const LegSpec& leg) const noexcept;
 
   // mirror_io.cpp: requests, and carrying actions out
-  Map submit_slot(Io& io, BufferRef buffer) noexcept;
+  Map submit_slot(Io& io, IoBufferRef buffer) noexcept;
   bool needs_copy(const Io& io) const noexcept;
   bool park(Io& io) noexcept;
   void start_parked() noexcept;
@@ -243,6 +243,7 @@ class Mirror : public std::enable_shared_from_this<Mirror> {
   std::condition_variable changed_;
 
   std::atomic<std::uint64_t> fired_{0};  // how often that is over
+  std::atomic<unsigned> callbacks_{0};   // of the timer that run
   std::atomic<std::uint64_t> inside_{0};
 
   std::mutex work_mutex_;  // protects what follows; innermost

@@ -14,7 +14,7 @@ struct Mirror::Batch {
   struct Answer {
     Io* io = nullptr;
     Errc errc = Errc::ok;
-    BufferRef data;  // a read's, to be copied
+    IoBufferRef data;  // a read's, to be copied
     std::unique_ptr<Extents> extents;
   };
   struct Ended {
@@ -26,8 +26,8 @@ struct Mirror::Batch {
   std::vector<Ended> ended;
   std::vector<OpId> ok;  // ended inside the call
   std::vector<Answer> answers;
-  std::vector<BufferRef> trash;  // dropped outside the lock
-  const Io* own = nullptr;       // the request whose map() runs on this thread
+  std::vector<IoBufferRef> trash;  // dropped outside the lock
+  const Io* own = nullptr;         // the request whose map() runs on this thread
   Errc own_status = Errc::ok;
   bool own_ended = false;
   bool may_block = false;  // on a client's thread, or the worker's

@@ -81,7 +81,7 @@ Map Mirror::map(Io& io) noexcept {
       break;
   }
   inside_.fetch_add(1, std::memory_order_relaxed);
-  BufferRef buffer;
+  IoBufferRef buffer;
   if (needs_copy(io)) {
     buffer = client_->buffers().acquire(io.length);
     if (!buffer) {
@@ -94,7 +94,7 @@ Map Mirror::map(Io& io) noexcept {
   return submit_slot(io, std::move(buffer));
 }
 
-Map Mirror::submit_slot(Io& io, BufferRef buffer) noexcept {
+Map Mirror::submit_slot(Io& io, IoBufferRef buffer) noexcept {
   const BatchHold hold;
   Batch& batch = *hold;
   batch.own = &io;
@@ -273,7 +273,7 @@ void Mirror::settle_answer_locked(Batch& batch, const Action& action) noexcept {
       answer.data = std::move(slot.own[action.op.leg]);
     answer.extents = std::move(slot.extents);
   }
-  for (BufferRef& own : slot.own)
+  for (IoBufferRef& own : slot.own)
     if (own) batch.trash.push_back(std::move(own));
   if (slot.buffer && !action.keep) batch.trash.push_back(std::move(slot.buffer));
   if (action.keep || action.slot >= client_slots_) return;

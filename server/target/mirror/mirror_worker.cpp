@@ -308,7 +308,7 @@ void Mirror::Link::link_lost(RemoteLeg&, const Error& reason) noexcept {
 
 void Mirror::do_compare(const Action& action) noexcept {
   LegMask differ = 0;
-  std::array<BufferRef, max_legs> reads;
+  std::array<IoBufferRef, max_legs> reads;
   std::uint64_t length = 0;
   {
     const std::lock_guard lock(mutex_);

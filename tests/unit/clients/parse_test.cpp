@@ -125,6 +125,41 @@ TEST_CASE("wait has an optional event number") {
   wrong({"wait"});
 }
 
+TEST_CASE("leg has an action, a device, and what the action needs") {
+  Command c = command({"leg", "add", "m", "nbd://h/x", "--offset", "8", "--leg-timeout-ms", "500"});
+  CHECK(c.verb == Verb::leg);
+  CHECK(c.devices == Names{"m"});
+  CHECK(c.words == Names{"add", "nbd://h/x"});
+  CHECK(c.leg_offset == 8);
+  CHECK(c.leg_timeout_ms == 500);
+  c = command({"leg", "replace", "m", "1", "/new"});
+  CHECK(c.words == Names{"replace", "1", "/new"});
+  c = command({"leg", "fail", "-u", "U", "0"});
+  CHECK(c.devices.empty());
+  CHECK(c.words == Names{"fail", "0"});
+  CHECK(wrong({"leg", "frob", "m", "0"}).find("leg 'frob': expected add, remove") !=
+        std::string::npos);
+  CHECK(wrong({"leg", "replace", "m", "0"}).find("leg replace has a device, a leg") !=
+        std::string::npos);
+  CHECK(wrong({"leg", "add", "m", "/a", "/b"}).find("'/b' is one word too many") !=
+        std::string::npos);
+  wrong({"leg"});
+  wrong({"leg", "fail"});
+}
+
+TEST_CASE("migrate has two legs, wait --in-sync no event number") {
+  const Command c = command({"migrate", "m", "--from", "0", "--to", "/new", "--timeout", "5s"});
+  CHECK(c.migrate_from == "0");
+  CHECK(c.migrate_to == "/new");
+  CHECK(c.timeout_s == 5);
+  wrong({"migrate", "m", "--from", "0"});
+  wrong({"migrate", "--from", "0", "--to", "/new"});
+  CHECK(command({"wait", "m", "--in-sync"}).in_sync);
+  wrong({"wait", "m", "7", "--in-sync"});
+  CHECK(command({"mirror-status", "m"}).verb == Verb::mirror_status);
+  wrong({"mirror-status"});
+}
+
 TEST_CASE("apply --dry-run is check") {
   CHECK(command({"apply", "f"}).verb == Verb::apply);
   CHECK(command({"apply", "f", "--dry-run"}).verb == Verb::check);

@@ -10,8 +10,8 @@ using namespace blockloom;
 
 namespace {
 
-std::shared_ptr<BufferPool> make(BufferPool::Options options) {
-  auto pool = BufferPool::create(options);
+std::shared_ptr<IoBufferPool> make(IoBufferPool::Options options) {
+  auto pool = IoBufferPool::create(options);
   REQUIRE(pool);
   return *pool;
 }
@@ -21,7 +21,7 @@ std::shared_ptr<BufferPool> make(BufferPool::Options options) {
 TEST_CASE("a buffer holds what was asked for, on a page of its own") {
   auto pool = make({});
   for (const std::uint64_t length : {1ULL, 512ULL, 4096ULL, 4097ULL, 65536ULL, 1ULL << 20}) {
-    const BufferRef buffer = pool->acquire(Bytes(length));
+    const IoBufferRef buffer = pool->acquire(Bytes(length));
     REQUIRE(buffer);
     CHECK(buffer.capacity().value >= length);
     CHECK(reinterpret_cast<std::uintptr_t>(buffer.data()) % 4096 == 0);
@@ -32,9 +32,9 @@ TEST_CASE("a buffer holds what was asked for, on a page of its own") {
 
 TEST_CASE("a buffer goes back when the last hold lets go, and is used again") {
   auto pool = make({});
-  BufferRef first = pool->acquire(Bytes(4096));
+  IoBufferRef first = pool->acquire(Bytes(4096));
   std::byte* const data = first.data();
-  BufferRef second = first;
+  IoBufferRef second = first;
   first.reset();
   CHECK(pool->out() == Bytes(4096));
   second.reset();
@@ -46,8 +46,8 @@ TEST_CASE("past the bound the reserve is given, then nothing until a buffer come
   auto pool = make({.largest = Bytes(65536), .reserve = 1, .limit = Bytes(8192)});
   int room = 0;
   pool->on_room([&] { ++room; });
-  BufferRef a = pool->acquire(Bytes(4096)), b = pool->acquire(Bytes(4096));
-  BufferRef reserved = pool->acquire(Bytes(4096));
+  IoBufferRef a = pool->acquire(Bytes(4096)), b = pool->acquire(Bytes(4096));
+  IoBufferRef reserved = pool->acquire(Bytes(4096));
   CHECK(a);
   CHECK(b);
   CHECK(reserved.capacity() == Bytes(65536));
@@ -62,7 +62,7 @@ TEST_CASE("past the bound the reserve is given, then nothing until a buffer come
 
 TEST_CASE("buffers outlive the one who made the pool") {
   auto pool = make({});
-  BufferRef buffer = pool->acquire(Bytes(4096));
+  IoBufferRef buffer = pool->acquire(Bytes(4096));
   pool.reset();
   buffer.data()[4095] = std::byte{1};
   CHECK(buffer.data()[4095] == std::byte{1});
@@ -75,10 +75,10 @@ TEST_CASE("threads take, share and drop buffers at once") {
   for (unsigned t = 0; t < 4; ++t)
     threads.emplace_back([&, t] {
       for (unsigned i = 0; i < 2000; ++i) {
-        const BufferRef buffer = pool->acquire(Bytes(512 << (i % 8)));
+        const IoBufferRef buffer = pool->acquire(Bytes(512 << (i % 8)));
         if (!buffer) continue;
         buffer.data()[0] = static_cast<std::byte>(t);
-        const BufferRef copy = buffer;
+        const IoBufferRef copy = buffer;
         if (copy.data()[0] != static_cast<std::byte>(t)) torn = true;
       }
     });

@@ -120,7 +120,7 @@ TEST_CASE("what cannot be taken is refused, with every region cancelled") {
   Notices notices;
   IoResults results;
   Data data(512);
-  auto submit = [&](const std::vector<IoRegion>& regions, BufferRef buffer) {
+  auto submit = [&](const std::vector<IoRegion>& regions, IoBufferRef buffer) {
     return client->submit(write_request(regions, std::move(buffer), notices), results);
   };
   SUBCASE("a place without a leg") {

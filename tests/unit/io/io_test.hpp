@@ -134,14 +134,14 @@ inline IoRegion region(std::uint32_t leg, std::uint64_t offset, std::uint64_t le
           timeout == Duration::max() ? TimePoint::max() : Clock::now() + timeout};
 }
 
-inline BufferRef filled(IoClient& client, const Data& data) {
-  BufferRef buffer = client.buffers().acquire(Bytes(data.size()));
+inline IoBufferRef filled(IoClient& client, const Data& data) {
+  IoBufferRef buffer = client.buffers().acquire(Bytes(data.size()));
   REQUIRE(buffer);
   std::copy(data.begin(), data.end(), buffer.data());
   return buffer;
 }
 
-inline IoRequest write_request(const std::vector<IoRegion>& regions, BufferRef buffer,
+inline IoRequest write_request(const std::vector<IoRegion>& regions, IoBufferRef buffer,
                                Notices& notices) {
   IoRequest request;
   request.op = Op::write;
