@@ -125,9 +125,8 @@ class Table::Builder final : public LegOpener {
     if (target->watches_legs())
       for (const auto& leg : target->legs())
         table_->watched_.insert(leg.get());
-    Segment segment{to_bytes(line.start), to_bytes(line.length), target->chunk(),
-                    target->copies(),     target->chunks_all(),  target->direct(),
-                    std::move(target)};
+    Segment segment{to_bytes(line.start), to_bytes(line.length), target->chunk(),  target->copies(),
+                    target->chunks_all(), target->direct(),      std::move(target)};
     plan_flush(*segment.target, segment.copies);
     table_->inline_only_ = table_->inline_only_ && segment.target->inline_only();
     starts_.push_back(segment.start.value);

@@ -10,8 +10,8 @@ namespace blockloom {
 
 std::span<const TargetType> target_types() noexcept {
   static constexpr std::array types{
-      delay_target_type,  error_target_type,   flakey_target_type,
-      linear_target_type, mirror_target_type,  striped_target_type, zero_target_type,
+      delay_target_type,  error_target_type,   flakey_target_type, linear_target_type,
+      mirror_target_type, striped_target_type, zero_target_type,
   };
   return types;
 }

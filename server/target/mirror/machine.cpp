@@ -50,8 +50,7 @@ void State::Machine::configure(const Config& config) {
     const bool present = legs_[i].config.present;
     legs_[i].config = config.legs[i];
     legs_[i].config.present = present;
-    if (legs_[i].config.read_timeout == 0)
-      legs_[i].config.read_timeout = legs_[i].config.timeout;
+    if (legs_[i].config.read_timeout == 0) legs_[i].config.read_timeout = legs_[i].config.timeout;
   }
   config_.min_acks = config.min_acks;
   config_.read_policy = config.read_policy;
