@@ -75,7 +75,7 @@ void IscsiLeg::fence(std::uint64_t epoch, FenceScope scope, TimePoint deadline, 
       const bool same = epoch == epoch_ && proven_epoch_ == epoch && proven_scope_ >= scope;
       epoch_ = epoch;
       if (!joins) {
-        fence_.emplace();
+        fence_ = Fence();  // clang 14 has no emplace() for a nested type with initializers
         fence_->scope = scope;
       }
       fence_->epoch = epoch;
