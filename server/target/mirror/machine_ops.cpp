@@ -151,6 +151,9 @@ void State::Machine::write_failed(unsigned leg, std::uint32_t index, Fail how) {
   if (how == Fail::error) {
     retire(leg, index);
     free_op(leg, index);
+    // A write that failed may have changed what the leg holds, and that is not flushed.
+    region(r.region).stamp = next_flush_;
+    if (legs_[leg].state != LegState::up) late_unflushed(leg, r.region);
   } else {
     make_zombie(leg, index, last);
   }
