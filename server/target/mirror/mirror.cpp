@@ -365,6 +365,7 @@ Result<void> Mirror::add_legs(const Wanted& wanted) {
     if (!fresh) continue;
     {
       const std::lock_guard lock(mutex_);
+      places_[at].fenced_once = true;  // nobody wrote to it for this mirror
       state_->configure(config_of(wanted.spec));
       if (auto may = state_->may(Event::add_leg(now_ns(), at)); !may) return may;
     }

@@ -292,10 +292,14 @@ Result<void> Mirror::start_state(const Wanted& wanted, RegionLog log) {
   spec_ = wanted.spec;
   wheel_ = DeadlineWheel::shared();
   const LogIdentity identity = log.identity();
+  // A record that is new, or was closed in order, leaves no earlier write under way anywhere: then
+  // the legs need no fence against other processes, which few servers could prove (B1).
+  const bool nothing_out = log.closed() || log.epoch() == 0;
   for (const WantedLeg& leg : wanted.legs) {
     const auto at = std::find(identity.legs.begin(), identity.legs.end(), identity_of(leg.spec));
-    if (auto r = put_leg(static_cast<unsigned>(at - identity.legs.begin()), leg, wanted.spec); !r)
-      return r;
+    const auto number = static_cast<unsigned>(at - identity.legs.begin());
+    if (auto r = put_leg(number, leg, wanted.spec); !r) return r;
+    places_[number].fenced_once = nothing_out;
   }
   auto state = State::create(config_of(wanted.spec), std::move(log));
   if (!state) return state.error();
