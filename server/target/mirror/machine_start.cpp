@@ -165,7 +165,12 @@ void State::Machine::stop_step() {
         region(r).dirty = false;
         log_.set_dirty(r, false);
       }
-      if (log_.dirty_count() == 0) log_.set_closed(true);
+      // With an op out whose end is unknown (a copy's leaves nothing dirty) the next start has to
+      // fence: the record is not closed then.
+      bool out = false;
+      for (const Leg& leg : legs_)
+        out = out || leg.zombies != 0;
+      if (log_.dirty_count() == 0 && !out) log_.set_closed(true);
     }
     stopping_ = Stopping::closing;
   }
