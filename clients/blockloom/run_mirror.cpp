@@ -169,7 +169,9 @@ Exit run_migrate(const Command& command, ControlClient& client) {
                                     : "; the new leg was dropped again";
     return report(command, failure);
   };
-  std::signal(SIGINT, [](int) { interrupted = 1; });
+  struct sigaction on_interrupt {};
+  on_interrupt.sa_handler = [](int) { interrupted = 1; };
+  ::sigaction(SIGINT, &on_interrupt, nullptr);
   Progress progress(!command.json);
   const auto give_up = std::chrono::steady_clock::now() +
                        std::chrono::duration<double>(command.timeout_s.value_or(1e8));

@@ -176,8 +176,7 @@ Result<void> Registry::Transaction::register_all() {
     const std::string name = device->name();
     const auto present = registry_.devices_.find(name);
     if (present == registry_.devices_.end() || present->second != device)
-      return Error{Errc::busy,
-                   fmt::format("device '{}' was removed meanwhile: apply again", name)};
+      return Error{Errc::busy, fmt::format("device '{}' was removed meanwhile: apply again", name)};
   }
   for (Part& part : parts_)
     if (part.created) registry_.devices_.emplace(part.spec->name, part.device);

@@ -28,8 +28,8 @@ class Registry::Transaction {
   Result<void> plan();
   /// Builds every new table, bottom-up, without touching a device.
   Result<void> build();
-  /// Registers the new devices, keeps those that waited for their last close, suspends all top-down, starts the new tables, swaps, resumes
-  /// bottom-up.
+  /// Registers the new devices, keeps those that waited for their last close, suspends all
+  /// top-down, starts the new tables, swaps, resumes bottom-up.
   Result<void> commit(const SuspendOptions& options);
 
   ApplyReport report() const { return report_; }
@@ -60,7 +60,7 @@ class Registry::Transaction {
   Registry& registry_;
   const std::vector<DeviceSpec>& specs_;
   Change change_;
-  std::vector<Part> parts_;  // bottom-up, after sort_bottom_up
+  std::vector<Part> parts_;                     // bottom-up, after sort_bottom_up
   std::vector<std::shared_ptr<Device>> named_;  // those that were there, changed or not
   std::vector<std::shared_ptr<Device>> kept_;   // of these, what waited for its removal
   ApplyReport report_;

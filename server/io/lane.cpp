@@ -7,6 +7,7 @@
 #include <system_error>
 #include <thread>
 
+#include "server/base/hanging_thread.hpp"
 #include "server/base/thread.hpp"
 
 namespace blockloom {
@@ -75,7 +76,7 @@ Lane::~Lane() {
   for (State::Worker& worker : state_->workers) {
     // One that hangs in the leg cannot be joined; it has its own hold on the state.
     if (!worker.ended) {
-      worker.thread.detach();
+      leave_hanging(worker.thread);
       continue;
     }
     lock.unlock();
@@ -85,15 +86,12 @@ Lane::~Lane() {
 }
 
 bool Lane::State::start_thread_locked() noexcept {
+  const std::size_t before = workers.size();
   try {
     Worker& worker = workers.emplace_back();
-    try {
-      worker.thread = std::thread([self = shared_from_this(), &worker] { self->run(worker); });
-    } catch (...) {
-      workers.pop_back();
-      throw;
-    }
+    worker.thread = std::thread([self = shared_from_this(), &worker] { self->run(worker); });
   } catch (const std::exception&) {  // no thread, or no memory
+    if (workers.size() > before) workers.pop_back();
     return threads > 0;
   }
   ++threads;

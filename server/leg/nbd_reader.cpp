@@ -41,7 +41,7 @@ void NbdConnection::wait(WaitingCaller& caller) noexcept {
     }
     sleepers_.push_back(&caller);
     lock.unlock();
-    caller.sleep();
+    caller.await_nudge();
     lock.lock();
     std::erase(sleepers_, &caller);
   }

@@ -33,7 +33,7 @@ int WaitingCaller::wait() noexcept {
   return news_.exchange(0, std::memory_order_relaxed);
 }
 
-void WaitingCaller::sleep() noexcept {
+void WaitingCaller::await_nudge() noexcept {
   std::unique_lock lock(mutex_);
   changed_.wait(lock, [this] { return nudged_ || news_.load(std::memory_order_relaxed) != 0; });
   nudged_ = false;

@@ -63,9 +63,9 @@ class WaitingCaller {
   // --- for the helper, while the caller is in wait() ------------------------------------------
 
   bool told() const noexcept { return news_.load(std::memory_order_seq_cst) != 0; }
-  /// On the caller's thread: sleeps until told, or nudged since the last sleep().
-  void sleep() noexcept;
-  /// Ends sleep().
+  /// On the caller's thread: sleeps until told, or nudged since the last await_nudge().
+  void await_nudge() noexcept;
+  /// Ends await_nudge().
   void nudge() noexcept;
 
  private:

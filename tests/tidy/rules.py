@@ -63,14 +63,9 @@ BELOW = {
     "proto/iscsi": [],
     "proto/scsi": [],
     "server/base": [],
-<<<<<<< HEAD
     "server/leg": ["server/base", "proto/iscsi"],
-    "server/target": ["server/leg"],
-=======
-    "server/leg": ["server/base"],
     "server/io": ["server/leg"],
     "server/target": ["server/io"],
->>>>>>> db13324 (io: IoClient, dm-io's fan-out with deadlines, late ends and cancellation)
     "server/device": ["server/target"],
     "server/iscsi": ["proto/iscsi", "proto/scsi", "server/device"],
     "server/control": ["proto/control", "server/device"],
@@ -197,8 +192,10 @@ ENGINE = [
 def banned_calls(root, paths):
     sources = [p for p in paths if p.endswith(CPP)]
     engine = [p for p in product(paths) if p.startswith(("server/", "proto/", "plugins/"))]
+    # The one place that parts with a thread which cannot be joined says when that may be.
     for pattern, advice in BANNED:
-        yield from matches(root, sources, pattern, advice)
+        where = [p for p in sources if "detach" not in pattern or p != "server/base/hanging_thread.hpp"]
+        yield from matches(root, where, pattern, advice)
     for pattern, advice in ENGINE:
         yield from matches(root, [p for p in engine if "launch" not in p], pattern, advice)
     yield from matches(root, [p for p in sources if p.endswith(".hpp")], r"^\s*using namespace\b",

@@ -23,6 +23,8 @@
 
 namespace blockloom::mirror {
 
+class Json;
+
 /// A leg as a table line asks for it: open, or missing and why.
 struct WantedLeg {
   LegSpec spec;
@@ -97,6 +99,11 @@ class Mirror : public std::enable_shared_from_this<Mirror> {
   struct Batch;
   class BatchHold;
   class Link;
+
+  // Parts of details(), under the mutex.
+  void progress_details(Json& json, const MirrorView& view) const;
+  void scrub_details(Json& json, const MirrorView& view, const Wanted& wanted) const;
+  void leg_details(Json& json, const LegSpec& spec, Time now) const;
 
   /// One op's context, an element of its leg's array, from send to its final end.
   struct OpContext {

@@ -4,52 +4,12 @@
 #include <fmt/format.h>
 
 #include "server/leg/uri.hpp"
+#include "server/target/mirror/json_text.hpp"
 #include "server/target/mirror/mirror.hpp"
 #include "server/target/table_line.hpp"
 
 namespace blockloom::mirror {
 namespace {
-
-/// JSON, written by hand: the parser that the tree has stands on a higher floor.
-class Json {
- public:
-  void open(std::string_view key = {}) { item(key), text_ += '{', first_ = true; }
-  void open_list(std::string_view key) { item(key), text_ += '[', first_ = true; }
-  void close() { text_ += '}', first_ = false; }
-  void close_list() { text_ += ']', first_ = false; }
-
-  void text(std::string_view key, std::string_view value) {
-    item(key);
-    text_ += '"';
-    for (const char c : value) {
-      const auto byte = static_cast<unsigned char>(c);
-      if (c == '"' || c == '\\')
-        text_ += '\\', text_ += c;
-      else if (byte < 0x20)
-        text_ += fmt::format("\\u{:04x}", byte);
-      else
-        text_ += c;
-    }
-    text_ += '"';
-  }
-  void number(std::string_view key, std::uint64_t value) {
-    item(key), text_ += fmt::format("{}", value);
-  }
-  void seconds(std::string_view key, Time nanoseconds) {
-    item(key), text_ += fmt::format("{:.3f}", static_cast<double>(nanoseconds) / 1e9);
-  }
-  void boolean(std::string_view key, bool value) { item(key), text_ += value ? "true" : "false"; }
-  std::string take() { return std::move(text_); }
-
- private:
-  void item(std::string_view key) {
-    if (!first_) text_ += ',';
-    first_ = false;
-    if (!key.empty()) text_ += fmt::format("\"{}\":", key);
-  }
-  std::string text_;
-  bool first_ = true;
-};
 
 std::string_view to_string(MirrorView::Phase phase) noexcept {
   switch (phase) {
@@ -92,6 +52,82 @@ std::string Mirror::status_words(const Wanted& wanted) const {
   return fmt::format("{}/{} 1 {}", in_sync, regions, letters);
 }
 
+void Mirror::progress_details(Json& json, const MirrorView& view) const {
+  json.open("log");
+  json.text("type", spec_.disk_log ? "disk" : "core");
+  if (spec_.disk_log) json.text("leg", spec_.log_uri);
+  json.number("commits", view.log_commits);
+  json.boolean("failing", view.log_failing);
+  json.close();
+  json.open("resync");
+  json.boolean("running", view.resync.running);
+  json.boolean("paused", view.resync.paused);
+  json.number("bytes_left", view.resync.bytes_left);
+  json.number("bytes_done", view.resync.bytes_done);
+  json.number("bytes_per_second", view.resync.bytes_second);
+  if (view.resync.left != never) json.seconds("seconds_left", view.resync.left);
+  json.close();
+}
+
+void Mirror::scrub_details(Json& json, const MirrorView& view, const Wanted& wanted) const {
+  json.open("scrub");
+  json.boolean("running", view.scrubbing);
+  json.number("next", view.scrub_next);
+  json.number("mismatches", view.scrub_mismatches);
+  json.open_list("list");
+  for (const Mismatch& m : state_->mismatches()) {
+    json.open();
+    json.number("offset", m.offset);
+    json.number("length", m.length);
+    json.open_list("legs");
+    for (std::size_t i = 0; i < wanted.legs.size(); ++i) {
+      const int place = place_of(wanted.legs[i].spec);
+      if (place >= 0 && (m.legs & leg_bit(static_cast<unsigned>(place))) != 0) json.number({}, i);
+    }
+    json.close_list();
+    json.close();
+  }
+  json.close_list();
+  json.close();
+}
+
+void Mirror::leg_details(Json& json, const LegSpec& spec, Time now) const {
+  const int number = place_of(spec);
+  json.open();
+  json.text("uri", spec.uri);
+  json.number("offset", spec.offset.value);
+  if (number < 0) {
+    json.text("state", "absent");
+    json.close();
+    return;
+  }
+  const auto at = static_cast<unsigned>(number);
+  const Place& place = places_[at];
+  const LegView leg = state_->leg(at);
+  json.number("place", at);
+  json.text("state", to_string(leg.state));
+  json.text("health", std::string(1, letter(leg, place.read_failed)));
+  json.boolean("failed_by_hand", leg.held);
+  json.number("stale_regions", leg.stale_regions);
+  json.number("epoch", leg.epoch);
+  json.number("outstanding", leg.outstanding);
+  json.number("late_writes", leg.zombies);
+  json.number("late_bytes", leg.zombie_bytes);
+  json.number("errors", leg.errors);
+  json.number("timeouts", leg.timeouts);
+  json.number("fences", leg.fences);
+  if (leg.last_error != Errc::ok) json.text("last_error", blockloom::to_string(leg.last_error));
+  if (leg.retry_at != never)
+    json.seconds("retry_in_s", leg.retry_at > now ? leg.retry_at - now : 0);
+  if (!place.trouble.empty()) json.text("reason", place.trouble);
+  if (place.remote != nullptr) json.text("link", place.remote->link_state());
+  json.text("way", place.leg == nullptr      ? "missing"
+                   : place.here              ? "inline"
+                   : place.remote != nullptr ? "asynchronous"
+                                             : "lane");
+  json.close();
+}
+
 std::string Mirror::details(const Wanted& wanted) const {
   Json json;
   const Time now = now_ns();
@@ -121,76 +157,11 @@ std::string Mirror::details(const Wanted& wanted) const {
   json.number("degraded_writes", view.degraded_writes);
   json.number("hedged_reads", view.hedged_reads);
   json.number("retried_reads", view.retried_reads);
-  json.open("log");
-  json.text("type", spec_.disk_log ? "disk" : "core");
-  if (spec_.disk_log) json.text("leg", spec_.log_uri);
-  json.number("commits", view.log_commits);
-  json.boolean("failing", view.log_failing);
-  json.close();
-  json.open("resync");
-  json.boolean("running", view.resync.running);
-  json.boolean("paused", view.resync.paused);
-  json.number("bytes_left", view.resync.bytes_left);
-  json.number("bytes_done", view.resync.bytes_done);
-  json.number("bytes_per_second", view.resync.bytes_second);
-  if (view.resync.left != never) json.seconds("seconds_left", view.resync.left);
-  json.close();
-  json.open("scrub");
-  json.boolean("running", view.scrubbing);
-  json.number("next", view.scrub_next);
-  json.number("mismatches", view.scrub_mismatches);
-  json.open_list("list");
-  for (const Mismatch& m : state_->mismatches()) {
-    json.open();
-    json.number("offset", m.offset);
-    json.number("length", m.length);
-    json.open_list("legs");
-    for (std::size_t i = 0; i < wanted.legs.size(); ++i) {
-      const int place = place_of(wanted.legs[i].spec);
-      if (place >= 0 && (m.legs & leg_bit(static_cast<unsigned>(place))) != 0) json.number({}, i);
-    }
-    json.close_list();
-    json.close();
-  }
-  json.close_list();
-  json.close();
+  progress_details(json, view);
+  scrub_details(json, view, wanted);
   json.open_list("legs");
-  for (std::size_t i = 0; i < wanted.legs.size(); ++i) {
-    const int number = place_of(wanted.legs[i].spec);
-    json.open();
-    json.text("uri", wanted.legs[i].spec.uri);
-    json.number("offset", wanted.legs[i].spec.offset.value);
-    if (number < 0) {
-      json.text("state", "absent");
-      json.close();
-      continue;
-    }
-    const auto at = static_cast<unsigned>(number);
-    const Place& place = places_[at];
-    const LegView leg = state_->leg(at);
-    json.number("place", at);
-    json.text("state", to_string(leg.state));
-    json.text("health", std::string(1, letter(leg, place.read_failed)));
-    json.boolean("failed_by_hand", leg.held);
-    json.number("stale_regions", leg.stale_regions);
-    json.number("epoch", leg.epoch);
-    json.number("outstanding", leg.outstanding);
-    json.number("late_writes", leg.zombies);
-    json.number("late_bytes", leg.zombie_bytes);
-    json.number("errors", leg.errors);
-    json.number("timeouts", leg.timeouts);
-    json.number("fences", leg.fences);
-    if (leg.last_error != Errc::ok) json.text("last_error", blockloom::to_string(leg.last_error));
-    if (leg.retry_at != never)
-      json.seconds("retry_in_s", leg.retry_at > now ? leg.retry_at - now : 0);
-    if (!place.trouble.empty()) json.text("reason", place.trouble);
-    if (place.remote != nullptr) json.text("link", place.remote->link_state());
-    json.text("way", place.leg == nullptr      ? "missing"
-                     : place.here              ? "inline"
-                     : place.remote != nullptr ? "asynchronous"
-                                               : "lane");
-    json.close();
-  }
+  for (const WantedLeg& leg : wanted.legs)
+    leg_details(json, leg.spec, now);
   json.close_list();
   json.close();
   return json.take();

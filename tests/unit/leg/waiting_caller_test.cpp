@@ -19,7 +19,7 @@ class Helper final : public CallerHelp {
     inside = WaitingCaller::current();
     if (on_wait) on_wait(caller);
     while (!caller.told())
-      caller.sleep();
+      caller.await_nudge();
   }
   void decline() noexcept override { ++declined; }
   void interrupt(WaitingCaller&) noexcept override { ++interrupted; }
@@ -124,7 +124,7 @@ TEST_CASE("a nudge ends a caller's sleep, and does not tell it anything") {
   std::thread other;
   helper->on_wait = [&](WaitingCaller& c) {
     other = std::thread([&] { c.nudge(); });
-    c.sleep();
+    c.await_nudge();
     woke = !c.told();
     other.join();
     other = std::thread([&] { c.tell(2); });
