@@ -68,6 +68,11 @@ class Texts(Cli):
         self.blockloom("iscsi", "sessions", code=FAILED)
         self.assertIn("no iSCSI target", self.errors)
 
+    def test_dumps_where_none_are_taken_in(self):
+        # With a store: dump_store_test.py.
+        self.blockloom("dump", "ls", code=FAILED)
+        self.assertIn("dump", self.errors)
+
     def test_no_devices(self):
         self.blockloom("remove", "vol0")
         for words in (["ls"], ["ls", "--tree"], ["info"], ["info", "-c"], ["table"], ["status"],

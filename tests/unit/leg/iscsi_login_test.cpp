@@ -169,7 +169,8 @@ TEST_CASE("malformed challenges are refused") {
            {"1", "01"},
            {"1", ""},
            {"1", "0x" + std::string(4098, 'a')}}) {
-    CAPTURE(challenge);
+    const std::string& captured = challenge;  // clang 14 cannot capture a binding
+    CAPTURE(captured);
     Login target("iscsi://alice%open-sesame-1@h/iqn.2026-01.x:y/1");
     REQUIRE(target.security(false, {{"AuthMethod", "CHAP"}}) == Step::send);
     CHECK(target.security(false, {{"CHAP_A", "5"}, {"CHAP_I", id}, {"CHAP_C", challenge}}) ==
@@ -240,8 +241,8 @@ TEST_CASE("lengths that make no sense are refused") {
            {"MaxBurstLength", "1"},
            {"FirstBurstLength", ""},
            {"MaxOutstandingR2T", "0"}}) {
-    CAPTURE(key);
-    CAPTURE(value);
+    const std::string captured = key + "=" + value;  // clang 14 cannot capture a binding
+    CAPTURE(captured);
     Login target;
     REQUIRE(target.security(true, {}) == Step::send);
     CHECK(target.operational(true, with(usual, key, value)) == Step::failed);
