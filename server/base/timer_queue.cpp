@@ -1,8 +1,15 @@
 #include "server/base/timer_queue.hpp"
 
+#include "server/base/leave_alone.hpp"
 #include "server/base/thread.hpp"
 
 namespace blockloom {
+namespace {
+
+/// On a queue's own thread: set when its callback has stopped the queue, which may be gone then.
+thread_local bool stopped_by_callback = false;
+
+}  // namespace
 
 TimerQueue::TimerQueue(std::string thread_name) : thread_name_(std::move(thread_name)) {}
 
@@ -49,7 +56,12 @@ void TimerQueue::stop() {
     times_.clear();
     changed_.notify_one();
   }
-  if (thread_.joinable()) thread_.join();
+  if (thread_.get_id() == std::this_thread::get_id()) {
+    stopped_by_callback = true;
+    leave_alone(thread_);
+  } else if (thread_.joinable()) {
+    thread_.join();
+  }
   for (auto& [key, callback] : left)
     callback(Errc::shutdown);
 }
@@ -79,6 +91,7 @@ void TimerQueue::run() {
     lock.unlock();
     callback(Errc::ok);
     callback = nullptr;
+    if (stopped_by_callback) return;
     lock.lock();
   }
 }

@@ -18,8 +18,8 @@ using TimerId = std::uint64_t;
 
 /// One thread that runs callbacks when they are due, in the order of their times. The thread
 /// starts with the first schedule(), never earlier, so that a process may still fork before.
-/// Every member may be called from any thread, also from a callback, except stop() and the
-/// destructor, which may not be called from a callback.
+/// Every member may be called from any thread, also from a callback. There, stop() and the
+/// destructor do not wait for the thread: it touches the queue no more, and ends by itself.
 class TimerQueue {
  public:
   /// Errc::ok: the time has come. Errc::shutdown: stop() ended it early. Runs exactly once,

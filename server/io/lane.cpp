@@ -7,7 +7,7 @@
 #include <system_error>
 #include <thread>
 
-#include "server/base/hanging_thread.hpp"
+#include "server/base/leave_alone.hpp"
 #include "server/base/thread.hpp"
 
 namespace blockloom {
@@ -76,7 +76,7 @@ Lane::~Lane() {
   for (State::Worker& worker : state_->workers) {
     // One that hangs in the leg cannot be joined; it has its own hold on the state.
     if (!worker.ended) {
-      leave_hanging(worker.thread);
+      leave_alone(worker.thread);
       continue;
     }
     lock.unlock();

@@ -5,7 +5,7 @@
 #include <fmt/format.h>
 
 #include "server/base/fork_point.hpp"
-#include "server/base/hanging_thread.hpp"
+#include "server/base/leave_alone.hpp"
 #include "server/base/log.hpp"
 #include "server/target/mirror/directory.hpp"
 #include "server/target/mirror/mirror_batch.hpp"
@@ -244,7 +244,7 @@ void Mirror::stop_all() noexcept {
     // One that hangs in a leg without a timeout cannot be joined; it holds the mirror itself.
     if (worker.joinable() &&
         !work_there_.wait_for(lock, stop_patience, [&] { return worker_ended_; })) {
-      leave_hanging(worker);
+      leave_alone(worker);
       log_warning("mirror: a leg without a timeout does not answer; its thread is left to itself");
     }
   }

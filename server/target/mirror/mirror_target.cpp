@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "server/leg/secrets.hpp"
 #include "server/leg/uri.hpp"
 #include "server/target/mirror/mirror.hpp"
 #include "server/target/table_line.hpp"
@@ -70,7 +71,10 @@ class MirrorTarget final : public Target {
         "{} {} {}", text, mirror_->status_words(wanted_),
         spec.disk_log ? fmt::format("3 disk {} A", escape_word(spec.log_uri)) : "1 core"));
   }
-  std::string table() const override { return public_uri(mirror::to_text(wanted_.spec)); }
+  std::string table() const override {
+    std::string text = mirror::to_text(wanted_.spec);
+    return RevealSecrets::active() ? text : public_uri(text);
+  }
   std::string details() const override { return public_uri(mirror_->details(wanted_)); }
 
  private:

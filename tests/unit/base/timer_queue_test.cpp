@@ -1,6 +1,7 @@
 #include "server/base/timer_queue.hpp"
 
 #include <future>
+#include <memory>
 #include <vector>
 
 #include <doctest/doctest.h>
@@ -55,4 +56,17 @@ TEST_CASE("a callback may schedule and cancel others") {
   done.get_future().wait();
   timers.stop();
   CHECK_FALSE(cancelled_ran);
+}
+
+TEST_CASE("a callback may be what ends the queue") {
+  auto timers = std::make_unique<TimerQueue>("test");
+  std::promise<Errc> late;
+  std::promise<void> ended;
+  timers->schedule(Clock::now() + 1h, [&](Errc e) { late.set_value(e); });
+  timers->schedule(Clock::now(), [&](Errc) {
+    timers.reset();
+    ended.set_value();
+  });
+  ended.get_future().wait();
+  CHECK(late.get_future().get() == Errc::shutdown);
 }

@@ -1,5 +1,6 @@
 #include <fstream>
 
+#include "server/leg/secrets.hpp"
 #include "tests/unit/target/mirror_test.hpp"
 
 using namespace blockloom;
@@ -30,7 +31,28 @@ Data content(const std::string& path) {
   return read(*leg, 0, leg->size().value);
 }
 
+/// Opens memory for whatever URI, so that a URI of a server can stand in a line.
+class AnyLegs final : public LegOpener {
+ public:
+  Result<std::shared_ptr<Leg>> open(std::string_view, Sectors, Sectors) override {
+    LegContext context;
+    return open_leg("mem:4M", false, context);
+  }
+};
+
 }  // namespace
+
+TEST_CASE("a leg's password is shown nowhere, and saved") {
+  AnyLegs legs;
+  const std::string secret = "iscsi://alice%open-sesame-1@127.0.0.1/iqn.2026-01.x:y/1";
+  const auto target =
+      create(fmt::format("0 8192 mirror core 1 128 2 mem:4M 0 {} 0 0", secret), legs);
+  CHECK(target->table().find("alice%***@") != std::string::npos);
+  for (const std::string& text : {target->table(), target->status(), target->details()})
+    CHECK(text.find("open-sesame") == std::string::npos);
+  const RevealSecrets reveal;
+  CHECK(target->table().find(secret) != std::string::npos);
+}
 
 TEST_CASE("a write goes to both legs, a read comes from one") {
   Files files;
