@@ -1,5 +1,6 @@
 #include "server/daemon/endpoints.hpp"
 
+#include <algorithm>
 #include <charconv>
 #include <cstring>
 #include <memory>
@@ -51,16 +52,23 @@ std::vector<int> open_descriptors() {
 
 }  // namespace
 
-std::vector<control::Endpoint> current_endpoints(const Config& config) {
+std::vector<int> listening_sockets() {
+  std::vector<int> found = open_descriptors();
+  std::erase_if(found, [](int fd) { return ::sd_is_socket(fd, AF_UNSPEC, SOCK_STREAM, 1) <= 0; });
+  return found;
+}
+
+std::vector<control::Endpoint> current_endpoints(const Config& config,
+                                                 std::span<const int> others) {
   std::vector<control::Endpoint> found;
-  for (const int fd : open_descriptors()) {
-    if (::sd_is_socket(fd, AF_UNSPEC, SOCK_STREAM, 1) <= 0) continue;
+  for (const int fd : listening_sockets()) {
+    if (std::find(others.begin(), others.end(), fd) != others.end()) continue;
     SocketAddress address;
     address.length = sizeof address.storage;
     if (::getsockname(fd, reinterpret_cast<sockaddr*>(&address.storage), &address.length) != 0)
       continue;
     const auto listener = listener_of(address);
-    if (!listener || (!config.control.empty() && listener.value().path == config.control)) continue;
+    if (!listener) continue;
     found.push_back(endpoint_of(listener.value(), config));
   }
   if (found.empty())

@@ -92,7 +92,8 @@ struct Engine::State {
   Result<ApplyReport> reload_held();
 
   const EngineOptions options;
-  const Config started_with;  // what a restart would have to change
+  const Config started_with;     // what a restart would have to change
+  std::vector<int> own_sockets;  // that listen, but not for NBD; as they were made at first
   Registry registry;
 
   std::atomic<bool> advertise{true};
@@ -129,9 +130,13 @@ Result<std::unique_ptr<Engine>> Engine::create(EngineOptions options) {
   state->default_device = state->started_with.default_device;
   if (auto opened = state->open_devices(); !opened) return opened.error();
   std::unique_ptr<Engine> engine(new Engine(std::move(state)));
+  const std::vector<int> given = listening_sockets();
   if (auto dumps = engine->open_dumps(); !dumps) return dumps.error();
   if (auto controlled = engine->open_control(); !controlled) return controlled.error();
   if (auto portals = engine->open_iscsi(); !portals) return portals.error();
+  for (const int fd : listening_sockets())
+    if (std::find(given.begin(), given.end(), fd) == given.end())
+      engine->state_->own_sockets.push_back(fd);
   return engine;
 }
 
@@ -229,14 +234,14 @@ Engine::~Engine() {
 
 Result<void> Engine::start() {
   State& s = *state_;
+  // Before anything else of ours may listen.
+  if (s.control) s.control->set_endpoints(current_endpoints(s.started_with, s.own_sockets));
   if (s.iscsi)
     if (auto started = s.iscsi->start(); !started) return started;
   if (s.dumps)
     if (auto started = s.dumps->start(); !started) return started;
-  if (s.control) {
-    s.control->set_endpoints(current_endpoints(s.started_with));
+  if (s.control)
     if (auto started = s.control->start(); !started) return started;
-  }
   if (!s.options.config.empty()) {
     auto watch = HangupWatch::start([this] {
       // Logged there; nobody waits for the answer.

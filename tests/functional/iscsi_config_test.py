@@ -57,6 +57,11 @@ class Targets(Daemon):
             session.clear_attentions(lun)
             self.assertEqual(session.read(0, 8, lun=lun)[1], pattern(DISK, seed)[:4096])
 
+    def test_a_portal_is_no_place_for_nbd_clients(self):
+        server = self.start()
+        endpoints = server.rpc("attach_help", {"device": "vol0"})["endpoints"]
+        self.assertEqual([e["kind"] for e in endpoints], ["unix"])
+
     def test_a_device_that_nobody_uses_can_be_removed(self):
         self.start()
         session = self.session()
