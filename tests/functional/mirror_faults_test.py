@@ -346,6 +346,8 @@ class Crashes(harness.Case):
             copied = self.copied(mirror)
             self.assertLessEqual(copied, (len(regions) + 2) * mirror.REGION * 512,
                                  "more than the dirty regions was copied")
+            # What is still dirty at the next kill would rightly be copied then.
+            harness.wait_until(lambda: mirror.details()["dirty_regions"] == 0, "clean regions")
 
     @staticmethod
     def copied(mirror):
