@@ -5,6 +5,7 @@ import socket
 import subprocess
 import threading
 import time
+import unittest
 
 import dump_support
 import dumpstream
@@ -12,6 +13,8 @@ import harness
 from dumpstream import DATA, DONE, PING, REFUSE, WELCOME, ZERO, Sender, flattened
 
 BLOCKLOOM_DUMP = os.path.join(harness.BUILD, "clients/blockloom-dump/blockloom-dump")
+WITH_SENDER = unittest.skipIf(os.environ.get("BLOCKLOOM_SANITIZER"),
+                              "blockloom-dump is static, and not part of a sanitizer's build")
 DMESG = b"[    1.000000] booting\n[   99.000000] Kernel panic - not syncing: made up 12\n"
 
 
@@ -294,6 +297,7 @@ class Flattened(dump_support.Case):
         self.assertEqual(self.image_of(self.one_dump()), self.read_file(self.path("theirs")))
 
 
+@WITH_SENDER
 class Program(dump_support.Case):
     """blockloom-dump itself."""
 
@@ -383,6 +387,7 @@ class Program(dump_support.Case):
         self.assertEqual(self.image_of(dump), self.read_file(path))
 
 
+@WITH_SENDER
 class Receive(dump_support.Case):
     """The forced command for sshd, with what kdump's scripts run."""
 
