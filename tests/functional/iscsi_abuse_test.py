@@ -148,7 +148,9 @@ class Numbers(Abuse):
         drop(3000, log_in)
         self.others_are_served()
         self.settled(before)
-        self.assertLess(self.memory() - memory, 16 << 10, "KiB grown")
+        # A sanitizer keeps what was freed, up to 256 MiB, to notice its use.
+        kept = 300 << 10 if os.environ.get("BLOCKLOOM_SANITIZER") else 0
+        self.assertLess(self.memory() - memory, (16 << 10) + kept, "KiB grown")
 
     def test_random_bytes_after_login(self):
         before = self.server.descriptors()
