@@ -43,6 +43,7 @@ class TestConnection {
     // What the units still have comes by mail.
     while (!wire.is_over)
       wire.drain();
+    wire.drain();  // and what others posted before they knew
   }
 
   /// As from the socket; what is answered is added to `answers`.
