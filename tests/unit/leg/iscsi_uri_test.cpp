@@ -108,6 +108,17 @@ TEST_CASE("no refusal of an iSCSI URI shows its password") {
   }
 }
 
+TEST_CASE("a blank in an iSCSI URI is refused, and what stands around it is not shown") {
+  for (const char blank : {' ', '\t', '\n'}) {
+    const auto uri =
+        parse_iscsi_uri(std::string("iscsi://alice%open") + blank + "sesame@h/iqn.2026-01.x:y/1");
+    REQUIRE_FALSE(uri);
+    CHECK(uri.error().message.find("expected %20") != std::string::npos);
+    CHECK(uri.error().message.find("sesame") == std::string::npos);
+    CHECK(uri.error().message.find("open") == std::string::npos);
+  }
+}
+
 TEST_CASE("public_uri hides passwords and nothing else") {
   CHECK(public_uri("iscsi://u%secret@h/iqn.x/1") == "iscsi://u%***@h/iqn.x/1");
   CHECK(public_uri("fault:[read=error]:iscsi://u%s@h/iqn.x/1?timeout=5s") ==
