@@ -56,6 +56,28 @@ def wait_until(condition, what, seconds=PATIENCE):
     return value
 
 
+def freeze(*pids):
+    """SIGSTOP, and comes back when no thread of theirs runs any more: one that is on a processor
+    goes on for a moment, and may answer a request yet."""
+    for pid in pids:
+        try:
+            os.kill(pid, signal.SIGSTOP)
+        except ProcessLookupError:
+            pass  # a client's child that just ended
+    wait_until(lambda: all(map(is_frozen, pids)), f"processes {pids} are stopped")
+
+
+def is_frozen(pid):
+    try:
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{thread}/stat", encoding="utf-8") as stat:
+                if stat.read().rpartition(")")[2].split()[0] not in "TZX":
+                    return False
+    except FileNotFoundError:  # it, or a thread of it, is no more
+        return not os.path.exists(f"/proc/{pid}")
+    return True
+
+
 class RpcError(Exception):
     """The error that a control call was answered with."""
 

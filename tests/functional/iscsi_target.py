@@ -87,8 +87,7 @@ class Tgtd:
 
     def freeze(self):
         """Stops it, and comes back when it has stopped."""
-        self.process.send_signal(signal.SIGSTOP)
-        wait_until(lambda: process_state(self.process.pid) == "T", "tgtd is stopped")
+        harness.freeze(self.process.pid)
 
     def thaw(self):
         self.process.send_signal(signal.SIGCONT)
@@ -107,11 +106,6 @@ class Tgtd:
                 os.unlink(f"/run/tgtd/socket.{self.control}{suffix}")
             except FileNotFoundError:
                 pass
-
-
-def process_state(pid):
-    with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as stat:
-        return stat.read().rpartition(")")[2].split()[0]
 
 
 class Drive:

@@ -59,7 +59,7 @@ class LegServer:
             return log.read()
 
     def stop(self):
-        self.process.send_signal(signal.SIGSTOP)
+        harness.freeze(self.process.pid)
 
     def go_on(self):
         self.process.send_signal(signal.SIGCONT)
@@ -100,7 +100,7 @@ class NbdServer(LegServer):
             os.kill(pid, number)
 
     def stop(self):
-        self.send(signal.SIGSTOP)
+        harness.freeze(*self.pids())
 
     def go_on(self):
         self.send(signal.SIGCONT)

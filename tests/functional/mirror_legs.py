@@ -11,7 +11,7 @@ import time
 
 import harness
 from harness import MIB, PLUGIN, SECTOR, sectors, wait_until
-from iscsi_target import Tgtd, free_port, process_state
+from iscsi_target import Tgtd, free_port
 
 NUMBERS = itertools.count()
 
@@ -53,8 +53,7 @@ class LegServer:
         os.killpg(self.process.pid, number)  # nbd-server has a child a client
 
     def freeze(self):
-        self.signal(signal.SIGSTOP)
-        wait_until(lambda: process_state(self.process.pid) == "T", "it is stopped")
+        harness.freeze(self.process.pid)
 
     def thaw(self):
         self.signal(signal.SIGCONT)
@@ -137,8 +136,7 @@ class NbdServer(LegServer):
                 pass
 
     def freeze(self):
-        self.signal(signal.SIGSTOP)
-        wait_until(lambda: process_state(self.pid) == "T", "it is stopped")
+        harness.freeze(*self.everybody())
 
     def kill(self):
         self.signal(signal.SIGKILL)
