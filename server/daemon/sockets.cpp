@@ -108,18 +108,6 @@ bool lacks_ipv6(const Listener& listener, const SocketAddress& place) {
 
 }  // namespace
 
-UniqueFd& UniqueFd::operator=(UniqueFd&& other) noexcept {
-  if (this != &other) {
-    if (fd_ >= 0) ::close(fd_);
-    fd_ = other.release();
-  }
-  return *this;
-}
-
-UniqueFd::~UniqueFd() {
-  if (fd_ >= 0) ::close(fd_);
-}
-
 Result<std::vector<ListeningSocket>> inherit_sockets(const Config& config) {
   std::vector<ListeningSocket> sockets;
   char** names = nullptr;

@@ -6,30 +6,11 @@
 #include <sys/types.h>
 
 #include "server/base/error.hpp"
+#include "server/base/unique_fd.hpp"
 #include "server/daemon/config.hpp"
 #include "server/daemon/listener.hpp"
 
 namespace blockloom {
-
-/// A file descriptor that is closed with its owner.
-class UniqueFd {
- public:
-  explicit UniqueFd(int fd = -1) noexcept : fd_(fd) {}
-  UniqueFd(UniqueFd&& other) noexcept : fd_(other.release()) {}
-  UniqueFd& operator=(UniqueFd&& other) noexcept;
-  ~UniqueFd();
-
-  int get() const noexcept { return fd_; }
-  explicit operator bool() const noexcept { return fd_ >= 0; }
-  int release() noexcept {
-    const int fd = fd_;
-    fd_ = -1;
-    return fd;
-  }
-
- private:
-  int fd_;
-};
 
 /// A socket that listens, and where.
 struct ListeningSocket {

@@ -9,61 +9,18 @@
 #include <unistd.h>
 
 #include "server/base/log.hpp"
+#include "server/base/whole_file.hpp"
 
 namespace blockloom {
 namespace {
 
 constexpr const char* slots[] = {"devices.0", "devices.1"};
 constexpr const char* unfinished = "devices.new";
-constexpr off_t largest_state = 1LL << 30;
+constexpr std::size_t largest_state = 1 << 30;
+constexpr std::string_view what = "state file";
 
-/// A descriptor that closes itself.
-struct File {
-  int fd;
-  explicit File(int f) : fd(f) {}
-  File(const File&) = delete;
-  File& operator=(const File&) = delete;
-  ~File() {
-    if (fd >= 0) ::close(fd);
-  }
-};
-
-Error failed(std::string_view what, const std::string& path) {
-  return system_error(fmt::format("state file '{}': {}", path, what), errno);
-}
-
-Result<void> write_whole(const std::string& path, std::string_view bytes) {
-  const File file(::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
-  if (file.fd < 0) return failed("open", path);
-  while (!bytes.empty()) {
-    const ssize_t n = ::write(file.fd, bytes.data(), bytes.size());
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) return failed("write", path);
-    bytes.remove_prefix(static_cast<std::size_t>(n));
-  }
-  if (::fsync(file.fd) != 0) return failed("fsync", path);
-  return {};
-}
-
-/// nullopt: there is no such file.
-Result<std::optional<std::string>> read_whole(const std::string& path) {
-  const File file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-  if (file.fd < 0 && errno == ENOENT) return std::optional<std::string>();
-  struct stat info {};
-  if (file.fd < 0 || ::fstat(file.fd, &info) != 0) return failed("open", path);
-  if (info.st_size > largest_state)
-    return Error{Errc::corrupt, fmt::format("state file '{}' is larger than 1 GiB", path)};
-  std::string bytes(static_cast<std::size_t>(info.st_size), '\0');
-  std::size_t have = 0;
-  while (have < bytes.size()) {
-    const ssize_t n = ::read(file.fd, bytes.data() + have, bytes.size() - have);
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) return failed("read", path);
-    if (n == 0) break;
-    have += static_cast<std::size_t>(n);
-  }
-  bytes.resize(have);
-  return std::optional(std::move(bytes));
+Error failed(std::string_view step, const std::string& path) {
+  return system_error(fmt::format("state file '{}': {}", path, step), errno);
 }
 
 }  // namespace
@@ -100,7 +57,7 @@ Result<std::optional<SavedState>> StateStore::load() {
   std::optional<SavedState> newest;
   std::string damage;
   for (int slot = 0; slot < 2; ++slot) {
-    auto bytes = read_whole(path(slots[slot]));
+    auto bytes = read_whole(what, path(slots[slot]), largest_state);
     if (!bytes) return bytes.error();
     if (!bytes.value()) continue;
     auto decoded = decode_state(*bytes.value());
@@ -126,7 +83,7 @@ Result<void> StateStore::save(const SavedState& state) {
   const int slot = 1 - newest_slot_;
   const std::string temporary = path(unfinished);
   const std::string final_path = path(slots[slot]);
-  if (auto r = write_whole(temporary, encode_state(state, generation_ + 1)); !r) return r;
+  if (auto r = write_whole(what, temporary, encode_state(state, generation_ + 1)); !r) return r;
   if (::rename(temporary.c_str(), final_path.c_str()) != 0) return failed("rename", final_path);
   // From here on the new file may be what a restart finds, whatever fsync says.
   ++generation_;

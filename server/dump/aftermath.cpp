@@ -134,7 +134,7 @@ void find_dmesg(Store& store, Record& record) {
   spec.no_network = true;
   const auto done = run_child(spec);
   std::string text;
-  if (const Fd fd(::open(out.c_str(), O_RDONLY | O_NOFOLLOW | O_CLOEXEC)); fd)
+  if (const UniqueFd fd(::open(out.c_str(), O_RDONLY | O_NOFOLLOW | O_CLOEXEC)); fd)
     if (auto read = read_up_to(fd.get(), 16u << 20)) text = std::move(*read);
   ::unlink(out.c_str());
   ::rmdir(folder);

@@ -91,13 +91,13 @@ Result<ChildResult> run_child(const ChildSpec& spec) {
   const auto argv = pointers(spec.command), envp = pointers(spec.environment);
   int ends[2];
   if (::pipe2(ends, O_CLOEXEC) != 0) return system_error(spec.command[0], errno);
-  Fd reader(ends[0]), writer(ends[1]);
+  UniqueFd reader(ends[0]), writer(ends[1]);
   const pid_t parent = ::getpid();
   const pid_t child = ::fork();
   if (child < 0) return system_error(spec.command[0], errno);
   if (child == 0) become_child(spec, argv.data(), envp.data(), writer.get(), parent);
-  writer = Fd();
-  const Fd process(static_cast<int>(::syscall(SYS_pidfd_open, child, 0)));
+  writer = UniqueFd();
+  const UniqueFd process(static_cast<int>(::syscall(SYS_pidfd_open, child, 0)));
   ChildResult result;
   const bool ended =
       process && listen(reader.get(), process.get(), Clock::now() + spec.timeout, result.output);

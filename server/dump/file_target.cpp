@@ -27,7 +27,7 @@ class FileTarget final : public DumpTarget {
 
   Result<void> configure(const DumpPlan& plan) override {
     const int how = resume_ ? O_RDWR : O_RDWR | O_CREAT | O_EXCL;
-    fd_ = Fd(::open(path_.c_str(), how | O_NOFOLLOW | O_CLOEXEC, 0600));
+    fd_ = UniqueFd(::open(path_.c_str(), how | O_NOFOLLOW | O_CLOEXEC, 0600));
     if (!fd_) return system_error(path_, errno);
     struct stat info {};
     if (::fstat(fd_.get(), &info) != 0) return system_error(path_, errno);
@@ -110,12 +110,12 @@ class FileTarget final : public DumpTarget {
       const int cut = ::ftruncate(fd_.get(), info.st_size);
   }
 
-  void unconfigure() noexcept override { fd_ = Fd(); }
+  void unconfigure() noexcept override { fd_ = UniqueFd(); }
 
  private:
   const std::string path_;
   const bool resume_;
-  Fd fd_;
+  UniqueFd fd_;
   DumpLimits limits_;
   std::uint64_t room_ = 0;
   std::uint64_t before_ = 0;  // the size that was found; what is below is not ours to judge

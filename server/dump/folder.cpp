@@ -47,29 +47,29 @@ Result<std::vector<std::string>> names_in(int folder, const std::string& what) {
   return names;
 }
 
-Result<Fd> open_folder_at(int parent, const std::string& name, bool make) {
+Result<UniqueFd> open_folder_at(int parent, const std::string& name, bool make) {
   if (make && ::mkdirat(parent, name.c_str(), 0700) != 0 && errno != EEXIST)
     return system_error(name, errno);
   // O_NOFOLLOW: a link that somebody put there leads nowhere.
-  Fd fd(::openat(parent, name.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+  UniqueFd fd(::openat(parent, name.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
   if (!fd) return system_error(name, errno);
   return fd;
 }
 
 class FileReader final : public ImageReader {
  public:
-  explicit FileReader(Fd fd) : fd_(std::move(fd)) {}
+  explicit FileReader(UniqueFd fd) : fd_(std::move(fd)) {}
   Result<std::size_t> read(std::uint64_t offset, std::span<std::byte> into) override {
     return read_at(fd_.get(), offset, into);
   }
 
  private:
-  const Fd fd_;
+  const UniqueFd fd_;
 };
 
 class Folder final : public BackEnd {
  public:
-  Folder(std::string path, Fd folder, Fd lock)
+  Folder(std::string path, UniqueFd folder, UniqueFd lock)
       : path_(std::move(path)), folder_(std::move(folder)), lock_(std::move(lock)) {}
 
   std::string name() const override { return path_; }
@@ -137,7 +137,7 @@ class Folder final : public BackEnd {
     auto fd = dump_folder(id);
     if (!fd) return fd.error();
     const std::string name(image_name.empty() ? unfinished_image : image_name);
-    Fd in(::openat(fd->get(), name.c_str(), O_RDONLY | O_NOFOLLOW | O_CLOEXEC));
+    UniqueFd in(::openat(fd->get(), name.c_str(), O_RDONLY | O_NOFOLLOW | O_CLOEXEC));
     if (!in) return system_error(where(id, name), errno);
     return std::unique_ptr<ImageReader>(std::make_unique<FileReader>(std::move(in)));
   }
@@ -153,8 +153,8 @@ class Folder final : public BackEnd {
     if (!fd) return fd.error();
     const std::string name(file), temporary = name + ".new";
     {
-      Fd out(::openat(fd->get(), temporary.c_str(),
-                      O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600));
+      UniqueFd out(::openat(fd->get(), temporary.c_str(),
+                            O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600));
       if (!out) return system_error(where(id, file), errno);
       if (auto done = write_all(out.get(), bytes, 0); !done) return failed(id, file, done.error());
       if (::fsync(out.get()) != 0) return system_error(where(id, file), errno);
@@ -185,7 +185,7 @@ class Folder final : public BackEnd {
                                          std::size_t most) override {
     auto fd = dump_folder(id);
     if (!fd) return fd.error();
-    Fd in(::openat(fd->get(), std::string(file).c_str(), O_RDONLY | O_NOFOLLOW | O_CLOEXEC));
+    UniqueFd in(::openat(fd->get(), std::string(file).c_str(), O_RDONLY | O_NOFOLLOW | O_CLOEXEC));
     if (!in) {
       if (errno == ENOENT) return std::optional<std::string>();
       return system_error(where(id, file), errno);
@@ -206,7 +206,7 @@ class Folder final : public BackEnd {
   Result<void> append_log(std::string_view host, std::string_view text) override {
     auto fd = open_folder_at(folder_.get(), std::string(host), true);
     if (!fd) return Error{fd.code(), fmt::format("{}/{}", path_, fd.error().message)};
-    Fd out(::openat(fd->get(), log_name, O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600));
+    UniqueFd out(::openat(fd->get(), log_name, O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600));
     struct stat info {};
     const std::string name = fmt::format("{}/{}/{}", path_, host, log_name);
     if (!out || ::fstat(out.get(), &info) != 0) return system_error(name, errno);
@@ -227,7 +227,7 @@ class Folder final : public BackEnd {
   void free_reserve() noexcept override { ::unlinkat(folder_.get(), reserve_name, 0); }
 
   void keep_reserve() noexcept override {
-    const Fd fd(
+    const UniqueFd fd(
         ::openat(folder_.get(), reserve_name, O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600));
     // Without it records may fail on a full store; that is told when it happens.
     if (fd && ::fallocate(fd.get(), 0, 0, reserve_bytes) != 0)
@@ -242,7 +242,7 @@ class Folder final : public BackEnd {
     return {error.code, fmt::format("{}: {}", where(id, file), error.message)};
   }
 
-  Result<Fd> dump_folder(const DumpId& id) const {
+  Result<UniqueFd> dump_folder(const DumpId& id) const {
     auto host = open_folder_at(folder_.get(), id.host, false);
     if (!host) return failed(id, "", host.error());
     auto fd = open_folder_at(host->get(), id.time, false);
@@ -250,18 +250,18 @@ class Folder final : public BackEnd {
     return fd;
   }
 
-  Result<Fd> small_file(const DumpId& id, std::string_view file) const {
+  Result<UniqueFd> small_file(const DumpId& id, std::string_view file) const {
     auto fd = dump_folder(id);
     if (!fd) return fd.error();
-    Fd out(::openat(fd->get(), std::string(file).c_str(),
-                    O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600));
+    UniqueFd out(::openat(fd->get(), std::string(file).c_str(),
+                          O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600));
     if (!out) return system_error(where(id, file), errno);
     return out;
   }
 
   const std::string path_;
-  const Fd folder_;
-  const Fd lock_;
+  const UniqueFd folder_;
+  const UniqueFd lock_;
 };
 
 }  // namespace
@@ -269,9 +269,9 @@ class Folder final : public BackEnd {
 Result<std::unique_ptr<BackEnd>> open_folder(const std::string& path) {
   if (::mkdir(path.c_str(), 0700) != 0 && errno != EEXIST)
     return system_error(fmt::format("dump store '{}'", path), errno);
-  Fd folder(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  UniqueFd folder(::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (!folder) return system_error(fmt::format("dump store '{}'", path), errno);
-  Fd lock(::openat(folder.get(), lock_name, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600));
+  UniqueFd lock(::openat(folder.get(), lock_name, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600));
   if (!lock) return system_error(fmt::format("dump store '{}': lock", path), errno);
   if (::flock(lock.get(), LOCK_EX | LOCK_NB) != 0) {
     if (errno == EWOULDBLOCK)

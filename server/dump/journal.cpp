@@ -29,7 +29,7 @@ void append(std::string& out, std::uint64_t begin, std::uint64_t end, Kind kind)
 
 /// A number for this boot of the machine.
 std::uint64_t boot_number() {
-  const Fd fd(::open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC));
+  const UniqueFd fd(::open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC));
   auto text = fd ? read_up_to(fd.get(), 64) : Result<std::string>(std::string());
   return text ? crc32c(0, text->data(), text->size()) : 0;
 }

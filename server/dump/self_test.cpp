@@ -48,7 +48,7 @@ std::vector<std::byte> test_header(const std::string& mark) {
 /// One connected socket that sends a message until it is acknowledged.
 class Sender {
  public:
-  Sender(Fd fd, TimePoint deadline) : fd_(std::move(fd)), deadline_(deadline) {}
+  Sender(UniqueFd fd, TimePoint deadline) : fd_(std::move(fd)), deadline_(deadline) {}
 
   Result<void> send(NetdumpType type, std::uint64_t offset, ByteView payload) {
     std::vector<std::byte> packet(netdump_header_size + payload.size());
@@ -73,7 +73,7 @@ class Sender {
   }
 
  private:
-  const Fd fd_;
+  const UniqueFd fd_;
   const TimePoint deadline_;
   std::uint32_t seqno_ = 0;
 };
@@ -88,7 +88,7 @@ Result<Record> run_self_test(Store& store, const BindPoint& port, Duration timeo
     if (auto local = Address::parse(port.address.v4() ? "127.0.0.1" : "::1")) to.address = *local;
   sockaddr_storage address;
   const socklen_t size = to.address.to_socket(to.port, address);
-  Fd fd(::socket(address.ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  UniqueFd fd(::socket(address.ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0));
   // A machine of its own each time: sessions are told apart by their address.
   if (to.address.v4() && fd) {
     sockaddr_storage from;

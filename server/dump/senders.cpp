@@ -15,7 +15,7 @@ namespace blockloom::dump {
 /// A line each; what begins with '#' is a comment.
 Result<void> Senders::load() {
   if (options_.token_file.empty()) return {};
-  const Fd fd(::open(options_.token_file.c_str(), O_RDONLY | O_CLOEXEC));
+  const UniqueFd fd(::open(options_.token_file.c_str(), O_RDONLY | O_CLOEXEC));
   if (!fd) return system_error("dump.token_file: " + options_.token_file, errno);
   auto text = read_up_to(fd.get(), 1u << 20);
   if (!text) return Error{text.code(), "dump.token_file: " + text.error().message};

@@ -114,7 +114,7 @@ class Service::Impl final : public Host {
 
   std::vector<std::unique_ptr<UdpPort>> bound_;  // between bind() and start()
   std::vector<std::unique_ptr<UdpPort>> console_bound_;
-  std::vector<Fd> listening_;
+  std::vector<UniqueFd> listening_;
   Endpoints endpoints_;
   std::unique_ptr<Running> state_;
   std::thread thread_;
@@ -161,7 +161,7 @@ Result<void> Service::Impl::start() {
     streams.tokens = senders_.tokens();
     streams.connections = 4 * options_.sessions;
     state_->streams = std::make_unique<StreamServer>(state_->io, *this, streams);
-    for (Fd& fd : listening_)
+    for (UniqueFd& fd : listening_)
       state_->streams->add(std::move(fd));
     listening_.clear();
     workers_.start();

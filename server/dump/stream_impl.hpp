@@ -51,7 +51,7 @@ class StreamServer::Impl final : public StreamConnection::User,
     SessionPtr session;
   };
 
-  void add(Fd listening);
+  void add(UniqueFd listening);
   void admit(int fd, Address peer);
   void adopt(const Record& record, TimePoint now);
   void tick(TimePoint now);

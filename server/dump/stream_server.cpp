@@ -33,7 +33,7 @@ bool same_secret(std::string_view a, std::string_view b) noexcept {
 
 }  // namespace
 
-void StreamServer::Impl::add(Fd listening) {
+void StreamServer::Impl::add(UniqueFd listening) {
   listeners_.push_back(TcpListener::make(io_, std::move(listening),
                                          [this](int fd, const Address& peer) { admit(fd, peer); }));
 }
@@ -227,7 +227,7 @@ void StreamServer::Impl::shut_down() {
 StreamServer::StreamServer(asio::io_context& io, Host& host, Settings settings)
     : impl_(std::make_shared<Impl>(io, host, std::move(settings))) {}
 StreamServer::~StreamServer() = default;
-void StreamServer::add(Fd listening) {
+void StreamServer::add(UniqueFd listening) {
   impl_->add(std::move(listening));
 }
 void StreamServer::adopt(const Record& record, TimePoint now) {

@@ -36,7 +36,7 @@ class StreamServer {
   StreamServer(const StreamServer&) = delete;
   StreamServer& operator=(const StreamServer&) = delete;
 
-  void add(Fd listening);
+  void add(UniqueFd listening);
   /// A dump that an earlier server was receiving: it goes on if its sender comes back.
   void adopt(const Record& record, TimePoint now);
   /// About once a second.

@@ -19,7 +19,7 @@ constexpr auto pause = std::chrono::milliseconds(100);
 
 class Listener final : public TcpListener {
  public:
-  Listener(asio::io_context& io, Fd listening, Accepted accepted)
+  Listener(asio::io_context& io, UniqueFd listening, Accepted accepted)
       : ready_(io, listening.release()), timer_(io), accepted_(std::move(accepted)) {
     wait();
   }
@@ -62,10 +62,10 @@ class Listener final : public TcpListener {
 
 }  // namespace
 
-Result<Fd> TcpListener::bind(BindPoint& where) {
+Result<UniqueFd> TcpListener::bind(BindPoint& where) {
   const std::string name = "tcp:" + where.text();
   const bool v4 = where.address.v4();
-  Fd fd(::socket(v4 ? AF_INET : AF_INET6, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  UniqueFd fd(::socket(v4 ? AF_INET : AF_INET6, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (!fd) return system_error(name, errno);
   const int on = 1;
   ::setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
@@ -82,7 +82,7 @@ Result<Fd> TcpListener::bind(BindPoint& where) {
   return fd;
 }
 
-std::unique_ptr<TcpListener> TcpListener::make(asio::io_context& io, Fd listening,
+std::unique_ptr<TcpListener> TcpListener::make(asio::io_context& io, UniqueFd listening,
                                                Accepted accepted) {
   return std::make_unique<Listener>(io, std::move(listening), std::move(accepted));
 }

@@ -17,11 +17,12 @@ namespace blockloom::dump {
 class TcpListener {
  public:
   /// Binds; errors name the place. `where` gets the port that was bound.
-  static Result<Fd> bind(BindPoint& where);
+  static Result<UniqueFd> bind(BindPoint& where);
 
   /// The connected socket is the callee's.
   using Accepted = std::function<void(int fd, const Address& peer)>;
-  static std::unique_ptr<TcpListener> make(asio::io_context& io, Fd listening, Accepted accepted);
+  static std::unique_ptr<TcpListener> make(asio::io_context& io, UniqueFd listening,
+                                           Accepted accepted);
   virtual ~TcpListener() = default;
 };
 

@@ -94,7 +94,7 @@ struct UdpPort::Buffers {
   std::vector<Answer> answers;
 };
 
-UdpPort::UdpPort(Fd fd, BindPoint where)
+UdpPort::UdpPort(UniqueFd fd, BindPoint where)
     : fd_(std::move(fd)), where_(where), buffers_(std::make_unique<Buffers>()) {
   buffers_->answers.reserve(slots);
 }
@@ -104,7 +104,7 @@ UdpPort::~UdpPort() = default;
 Result<std::unique_ptr<UdpPort>> UdpPort::open(const BindPoint& where) {
   const std::string name = "udp:" + where.text();
   const bool v4 = where.address.v4();
-  Fd fd(::socket(v4 ? AF_INET : AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  UniqueFd fd(::socket(v4 ? AF_INET : AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (!fd) return system_error(name, errno);
   const int on = 1, buffer = socket_buffer;
   if (v4) {

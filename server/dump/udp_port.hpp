@@ -36,9 +36,9 @@ class UdpPort {
 
  private:
   struct Buffers;
-  UdpPort(Fd fd, BindPoint where);
+  UdpPort(UniqueFd fd, BindPoint where);
 
-  const Fd fd_;
+  const UniqueFd fd_;
   BindPoint where_;
   std::unique_ptr<Buffers> buffers_;
 };

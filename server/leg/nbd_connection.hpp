@@ -206,7 +206,7 @@ class NbdConnection final : public CallerHelp, public std::enable_shared_from_th
       mutex_;  // protects what follows; handle_ and facts_ also stay while users_ > 0
   std::condition_variable no_users_;
   std::unique_ptr<nbd_handle, NbdHandleCloser> handle_;  // null: down
-  OwnedFd socket_;
+  UniqueFd socket_;
   NbdExport facts_;
   Mode mode_ = Mode::hold;
   bool blocked_ = false;                  // the socket is full; what is submitted waits here

@@ -144,10 +144,6 @@ void watch_link(int fd) {
 
 }  // namespace
 
-OwnedFd::~OwnedFd() {
-  if (fd_ >= 0) close(fd_);
-}
-
 Result<WakeFd> WakeFd::create() {
   const int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   if (fd < 0) return system_error("eventfd", errno);
@@ -165,7 +161,7 @@ void WakeFd::drain() const noexcept {
   [[maybe_unused]] const auto n = read(fd_.get(), &count, sizeof count);
 }
 
-bool is_alive(const OwnedFd& socket) noexcept {
+bool is_alive(const UniqueFd& socket) noexcept {
   pollfd fd{socket.get(), POLLRDHUP, 0};
   return poll(&fd, 1, 0) == 0;
 }
@@ -185,7 +181,7 @@ Result<NbdLink> connect_nbd(const NbdUri& uri, const std::string& export_name, T
   auto facts = ask(h);
   if (!facts) return facts.error();
   link.facts = std::move(*facts);
-  link.socket = OwnedFd(fcntl(nbd_aio_get_fd(h), F_DUPFD_CLOEXEC, 0));
+  link.socket = UniqueFd(fcntl(nbd_aio_get_fd(h), F_DUPFD_CLOEXEC, 0));
   if (link.socket.get() < 0) return system_error("dup", errno);
   if (uri.transport == NbdUri::Transport::tcp) watch_link(link.socket.get());
   return link;

@@ -7,29 +7,13 @@
 
 #include "server/base/clock.hpp"
 #include "server/base/error.hpp"
+#include "server/base/unique_fd.hpp"
 #include "server/base/units.hpp"
 #include "server/leg/nbd_uri.hpp"
 
 struct nbd_handle;
 
 namespace blockloom {
-
-/// A file descriptor that is closed with its owner.
-class OwnedFd {
- public:
-  OwnedFd() = default;
-  explicit OwnedFd(int fd) noexcept : fd_(fd) {}
-  OwnedFd(OwnedFd&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
-  OwnedFd& operator=(OwnedFd&& other) noexcept {
-    std::swap(fd_, other.fd_);
-    return *this;
-  }
-  ~OwnedFd();
-  int get() const noexcept { return fd_; }
-
- private:
-  int fd_ = -1;
-};
 
 /// A descriptor that a thread in poll() is woken by; level-triggered until drain(). Any thread.
 class WakeFd {
@@ -41,7 +25,7 @@ class WakeFd {
 
  private:
   explicit WakeFd(int fd) noexcept : fd_(fd) {}
-  OwnedFd fd_;
+  UniqueFd fd_;
 };
 
 /// What a server said of an export in the handshake, as far as it can be believed.
@@ -66,12 +50,12 @@ struct NbdHandleCloser {
 struct NbdLink {
   std::unique_ptr<nbd_handle, NbdHandleCloser> handle;
   /// The socket once more, for poll() and shutdown(): libnbd closes its own when the link dies.
-  OwnedFd socket;
+  UniqueFd socket;
   NbdExport facts;
 };
 
 /// The peer has not hung up, as far as this side knows yet.
-bool is_alive(const OwnedFd& socket) noexcept;
+bool is_alive(const UniqueFd& socket) noexcept;
 
 /// Connects in the calling thread, by the deadline (but for the resolver, whose bound is its own),
 /// unless `abort` is woken first (Errc::cancelled). The error's message is what failed, without

@@ -217,7 +217,7 @@ void NbdConnection::die(Error reason) noexcept {
   }
   take_done(true);  // also what a sender was still busy with
   std::unique_ptr<nbd_handle, NbdHandleCloser> handle;
-  OwnedFd socket;
+  UniqueFd socket;
   bool strict = false;
   {
     const Lock lock(mutex_);
