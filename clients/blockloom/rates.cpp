@@ -54,7 +54,7 @@ std::string rate_text(double rate) {
   return fmt::format("{:.2f}M", rate / 1e6);
 }
 
-std::string row(const std::string& name, const Value& io, const std::string& queued) {
+std::string rate_row(const std::string& name, const Value& io, const std::string& queued) {
   const Value& latency = io["latency_s"];
   return fmt::format("{:<28} {:>9} {:>9} {:>9} {:>10.1f} {:>10.1f} {:>9} {:>7} {:>6} {:>8}\n",
                      name.size() <= 28 ? name : "…" + name.substr(name.size() - 27),
@@ -106,9 +106,9 @@ std::string top_text(const Value& rates) {
   for (const Value& device : rates["devices"].list()) {
     const std::string name =
         device["name"].text() + (device["suspended"].flag() ? " (suspended)" : "");
-    text += row(name, device["rates"], std::to_string(device["queued"].whole()));
+    text += rate_row(name, device["rates"], std::to_string(device["queued"].whole()));
     for (const Value& leg : device["legs"].list())
-      text += row("  " + leg["uri"].text(), leg["rates"], "");
+      text += rate_row("  " + leg["uri"].text(), leg["rates"], "");
   }
   return text;
 }

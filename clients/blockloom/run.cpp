@@ -21,6 +21,17 @@ void print_json(const Value& value) {
   print(rpc::to_text(value, 2) + "\n");
 }
 
+Exit call_and_print(const Command& command, ControlClient& client, std::string_view method,
+                    const Value& params, const std::function<std::string(const Value&)>& text) {
+  const Answer answer = client.call(method, params);
+  if (answer.failure) return report(command, *answer.failure);
+  if (command.json)
+    print_json(answer.value);
+  else
+    print(text(answer.value));
+  return Exit::ok;
+}
+
 Exit report(const Command& command, const Failure& failure) {
   const std::string text = fmt::format("blockloom: {}\n", failure.message);
   std::fwrite(text.data(), 1, text.size(), stderr);

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <functional>
+
 #include "clients/blockloom/command.hpp"
 #include "clients/blockloom/control_client.hpp"
 
@@ -20,6 +22,11 @@ rpc::Value device_params(const Command& command, std::size_t index = 0);
 
 /// Reads a file, or standard input for "" and "-"; at most what a request may have.
 std::optional<std::string> read_text(const std::string& file, Failure& failure);
+
+/// One call; what it answers is printed as JSON with --json, else as `text` makes of it.
+Exit call_and_print(const Command& command, ControlClient& client, std::string_view method,
+                    const rpc::Value& params,
+                    const std::function<std::string(const rpc::Value&)>& text);
 
 Exit run_changes(const Command& command, ControlClient& client);
 Exit run_queries(const Command& command, ControlClient& client);

@@ -15,19 +15,6 @@ void set_suspend_options(const Command& command, Value& params) {
   if (command.timeout_s) params.set("timeout_s", *command.timeout_s);
 }
 
-/// One call; what it answers is printed only as JSON, or as `text` makes of it.
-template <class Text>
-Exit call_once(const Command& command, ControlClient& client, std::string_view method,
-               const Value& params, Text text) {
-  const Answer answer = client.call(method, params);
-  if (answer.failure) return report(command, *answer.failure);
-  if (command.json)
-    print_json(answer.value);
-  else
-    print(text(answer.value));
-  return Exit::ok;
-}
-
 std::string silent(const Value&) {
   return {};
 }
@@ -76,7 +63,7 @@ Exit run_create(const Command& command, ControlClient& client) {
     if (!table) return report(command, failure);
     params.set("table", *table);
   }
-  return call_once(command, client, "create", params, silent);
+  return call_and_print(command, client, "create", params, silent);
 }
 
 Exit run_load(const Command& command, ControlClient& client) {
@@ -86,7 +73,7 @@ Exit run_load(const Command& command, ControlClient& client) {
   Value params = device_params(command);
   params.set("table", *table);
   if (command.read_only) params.set("read_only", true);
-  return call_once(command, client, "load", params, silent);
+  return call_and_print(command, client, "load", params, silent);
 }
 
 Exit run_apply(const Command& command, ControlClient& client) {
@@ -98,18 +85,18 @@ Exit run_apply(const Command& command, ControlClient& client) {
   params.set("toml", *text)
       .set("file", command.file == "-" ? std::string("standard input") : command.file);
   if (!only_check) set_suspend_options(command, params);
-  return call_once(command, client, only_check ? "check" : "apply", params,
-                   [&](const Value& answer) { return apply_text(answer, only_check); });
+  return call_and_print(command, client, only_check ? "check" : "apply", params,
+                        [&](const Value& answer) { return apply_text(answer, only_check); });
 }
 
 Exit run_rename(const Command& command, ControlClient& client) {
   Value params = device_params(command);
   if (!command.new_uuid.empty()) {
     params.set("new_uuid", command.new_uuid);
-    return call_once(command, client, "set_uuid", params, silent);
+    return call_and_print(command, client, "set_uuid", params, silent);
   }
   params.set("new_name", command.new_name);
-  return call_once(command, client, "rename", params, silent);
+  return call_and_print(command, client, "rename", params, silent);
 }
 
 Exit run_message(const Command& command, ControlClient& client) {
@@ -118,7 +105,7 @@ Exit run_message(const Command& command, ControlClient& client) {
     words.push(word);
   Value params = device_params(command);
   params.set("sector", command.sector).set("words", std::move(words));
-  return call_once(command, client, "message", params, [](const Value& answer) {
+  return call_and_print(command, client, "message", params, [](const Value& answer) {
     std::string reply = answer["reply"].text();
     if (!reply.empty() && reply.back() != '\n') reply += '\n';
     return reply;
@@ -142,8 +129,8 @@ Exit run_changes(const Command& command, ControlClient& client) {
     case Verb::message:
       return run_message(command, client);
     case Verb::reload:
-      return call_once(command, client, "reload", options,
-                       [](const Value& answer) { return apply_text(answer, false); });
+      return call_and_print(command, client, "reload", options,
+                            [](const Value& answer) { return apply_text(answer, false); });
     case Verb::clear:
       return call_each(command, client, "clear", options);
     case Verb::suspend:

@@ -22,18 +22,6 @@ Value dump_param(const std::string& dump) {
   return Value::object().set("dump", dump);
 }
 
-/// Prints what one call answers.
-Exit ask(const Command& command, ControlClient& client, std::string_view method,
-         const Value& params, std::string (*text)(const Value&)) {
-  const Answer answer = client.call(method, params);
-  if (answer.failure) return report(command, *answer.failure);
-  if (command.json)
-    print_json(answer.value);
-  else
-    print(text(answer.value));
-  return Exit::ok;
-}
-
 /// For each dump that is named; with --json a list of the answers.
 Exit each(const Command& command, ControlClient& client, std::string_view method, Value params,
           std::string (*text)(const Value&)) {
@@ -168,15 +156,16 @@ Exit run_dump(const Command& command, ControlClient& client) {
     case DumpVerb::ls: {
       Value params = Value::object();
       if (!command.dumps.empty()) params.set("host", command.dumps.front());
-      return ask(command, client, "dump_list", params, dumps_text);
+      return call_and_print(command, client, "dump_list", params, dumps_text);
     }
     case DumpVerb::show:
-      return ask(command, client, "dump_show", dump_param(command.dumps.front()), dump_text);
+      return call_and_print(command, client, "dump_show", dump_param(command.dumps.front()),
+                            dump_text);
     case DumpVerb::dmesg:
-      return ask(command, client, "dump_text",
-                 dump_param(command.dumps.front())
-                     .set("name", command.netconsole ? "netconsole.log" : "dmesg.txt"),
-                 raw_text);
+      return call_and_print(command, client, "dump_text",
+                            dump_param(command.dumps.front())
+                                .set("name", command.netconsole ? "netconsole.log" : "dmesg.txt"),
+                            raw_text);
     case DumpVerb::get:
       return run_get(command, client);
     case DumpVerb::verify:
@@ -189,13 +178,13 @@ Exit run_dump(const Command& command, ControlClient& client) {
     case DumpVerb::watch:
       return run_watch(command, client);
     case DumpVerb::groups:
-      return ask(command, client, "dump_groups", Value::object(), dump_groups_text);
+      return call_and_print(command, client, "dump_groups", Value::object(), dump_groups_text);
     case DumpVerb::info:
-      return ask(command, client, "dump_info", Value::object(), dump_info_text);
+      return call_and_print(command, client, "dump_info", Value::object(), dump_info_text);
     case DumpVerb::test: {
       Value params = Value::object();
       if (command.timeout_s) params.set("timeout_s", *command.timeout_s);
-      return ask(command, client, "dump_test", params, dump_text);
+      return call_and_print(command, client, "dump_test", params, dump_text);
     }
     case DumpVerb::enable_help: {
       const Answer answer = client.call("dump_info");

@@ -77,7 +77,7 @@ std::string reservations_text(const Value& answer) {
   return text.empty() ? "No reservations\n" : text;
 }
 
-std::string text_of(const Command& command, const Value& answer) {
+std::string iscsi_text(const Command& command, const Value& answer) {
   if (command.what == "sessions") return sessions_text(answer);
   if (command.what == "targets") return targets_text_of(answer);
   if (command.what == "luns") return luns_text(answer);
@@ -99,7 +99,7 @@ Exit run_iscsi(const Command& command, ControlClient& client) {
   if (command.json)
     print_json(answer.value);
   else
-    print(text_of(command, answer.value));
+    print(iscsi_text(command, answer.value));
   return Exit::ok;
 }
 

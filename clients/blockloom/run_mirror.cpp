@@ -10,6 +10,7 @@
 
 #include "clients/blockloom/output.hpp"
 #include "clients/blockloom/run.hpp"
+#include "server/base/size_text.hpp"
 
 namespace blockloom::cli {
 
@@ -20,15 +21,6 @@ namespace {
 constexpr auto poll_pause = std::chrono::milliseconds(200);
 
 volatile std::sig_atomic_t interrupted = 0;
-
-std::string size_text(std::uint64_t bytes) {
-  constexpr const char* units[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB"};
-  double value = static_cast<double>(bytes);
-  std::size_t unit = 0;
-  while (value >= 1024 && unit + 1 < std::size(units))
-    value /= 1024, ++unit;
-  return unit == 0 ? fmt::format("{} B", bytes) : fmt::format("{:.1f} {}", value, units[unit]);
-}
 
 /// "[########........] 51.2 %  640.0 MiB/s  3 s left"
 std::string bar_text(const Value& mirror, double ratio) {

@@ -1,23 +1,17 @@
 #include "proto/dump/netconsole.hpp"
 
 #include <algorithm>
-#include <charconv>
 
 #include <fmt/format.h>
+
+#include "proto/text/number.hpp"
 
 namespace blockloom::dump {
 namespace {
 
-constexpr std::size_t line_max = 8192;
+constexpr std::size_t netconsole_line_max = 8192;
 constexpr std::size_t pending_max = 16;
 constexpr std::uint32_t body_max = 65536;
-
-template <class T>
-bool number(std::string_view text, T& out) {
-  if (text.empty()) return false;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), out);
-  return error == std::errc{} && end == text.data() + text.size();
-}
 
 std::string_view take_field(std::string_view& header) {
   const std::string_view field = header.substr(0, header.find(','));
@@ -32,8 +26,8 @@ bool parse_fragment(std::string_view field, NetconsolePacket& out) {
   field.remove_prefix(key.size());
   const std::size_t slash = field.find('/');
   if (slash == std::string_view::npos) return false;
-  return number(field.substr(0, slash), out.fragment_at) &&
-         number(field.substr(slash + 1), out.fragment_of);
+  return parse_whole(field.substr(0, slash), out.fragment_at) &&
+         parse_whole(field.substr(slash + 1), out.fragment_of);
 }
 
 int hex_digit(char c) noexcept {
@@ -54,13 +48,13 @@ NetconsolePacket parse_netconsole(std::string_view datagram) {
   NetconsolePacket packet;
   packet.extended = true;
   std::string_view field = take_field(header);
-  if (!number(field, packet.level)) {
+  if (!parse_whole(field, packet.level)) {
     // A release comes first with the r prefix: "6.1.0-18-amd64,6,416,…"
     if (field.empty() || field.find_first_of(" \t\n") != std::string_view::npos) return basic;
     packet.release = field;
-    if (!number(take_field(header), packet.level)) return basic;
+    if (!parse_whole(take_field(header), packet.level)) return basic;
   }
-  if (!number(take_field(header), packet.seq) || !number(take_field(header), packet.usec))
+  if (!parse_whole(take_field(header), packet.seq) || !parse_whole(take_field(header), packet.usec))
     return basic;
   field = take_field(header);
   if (field.size() != 1) return basic;
@@ -112,7 +106,7 @@ void NetconsoleReader::take_basic(std::string_view text, std::vector<Line>& out)
     const std::size_t end = text.find('\n');
     partial_.append(text.substr(0, end));
     text.remove_prefix(end == std::string_view::npos ? text.size() : end + 1);
-    if (end == std::string_view::npos && partial_.size() < line_max) break;
+    if (end == std::string_view::npos && partial_.size() < netconsole_line_max) break;
     Line line;
     line.text = netconsole_text(partial_);
     partial_.clear();

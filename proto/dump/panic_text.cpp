@@ -4,6 +4,8 @@
 #include <array>
 #include <vector>
 
+#include "proto/text/number.hpp"
+
 namespace blockloom::dump {
 namespace {
 
@@ -12,9 +14,6 @@ constexpr std::size_t frames_kept = 3;
 
 bool is_digit(char c) noexcept {
   return c >= '0' && c <= '9';
-}
-bool is_hex(char c) noexcept {
-  return is_digit(c) || (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F');
 }
 bool is_word(char c) noexcept {
   return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || is_digit(c) || c == '_';
@@ -102,10 +101,10 @@ std::string normalised(std::string_view line) {
   std::string out;
   for (std::size_t i = 0; i < line.size();) {
     const bool starts_word = i == 0 || !is_word(line[i - 1]);
-    if (starts_word && is_hex(line[i])) {
+    if (starts_word && hex_digit(line[i]) >= 0) {
       const bool prefixed = line.substr(i).starts_with("0x");
       std::size_t end = prefixed ? i + 2 : i;
-      while (end < line.size() && is_hex(line[end]))
+      while (end < line.size() && hex_digit(line[end]) >= 0)
         ++end;
       const bool whole = end == line.size() || !is_word(line[end]);
       const std::string_view digits = line.substr(i, end - i);

@@ -1,7 +1,8 @@
 #include "proto/dump/stream.hpp"
 
 #include <algorithm>
-#include <charconv>
+
+#include "proto/text/number.hpp"
 
 namespace blockloom::dump {
 namespace {
@@ -21,14 +22,8 @@ bool is_host(std::string_view text) {
   });
 }
 
-bool is_hex(std::string_view text, std::size_t size) {
+bool is_lower_hex(std::string_view text, std::size_t size) {
   return text.size() == size && text.find_first_not_of("0123456789abcdef") == text.npos;
-}
-
-template <class T>
-bool number(std::string_view text, T& out) {
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), out);
-  return !text.empty() && error == std::errc{} && end == text.data() + text.size();
 }
 
 }  // namespace
@@ -73,24 +68,25 @@ std::string parse_stream_hello(ByteView body, StreamHello& out) {
   if (!is_host(out.host))
     return "the hello's host is not a name of 1 to 64 letters, digits, '.', '-' and '_'";
   out.session = value("session");
-  if (!is_hex(out.session, 32)) return "the hello's session is not 32 hex digits";
+  if (!is_lower_hex(out.session, 32)) return "the hello's session is not 32 hex digits";
   out.release = value("release").substr(0, 128);
   out.machine = value("machine").substr(0, 64);
   out.boot_id = value("boot_id").substr(0, 64);
   if (!value("kind").empty() && value("kind") != "auto" &&
       !parse_image_kind(value("kind"), out.kind))
     return "the hello's kind of image is not known";
-  if (!value("size").empty() && !number(value("size"), out.size))
+  if (!value("size").empty() && !parse_whole(value("size"), out.size))
     return "the hello's size is not a number";
-  if (!value("chunk").empty() && !number(value("chunk"), out.chunk))
+  if (!value("chunk").empty() && !parse_whole(value("chunk"), out.chunk))
     return "the hello's chunk is not a number";
   if (out.chunk < wire::chunk_min || out.chunk > wire::chunk_max ||
       (out.chunk & (out.chunk - 1)) != 0)
     return "the hello's chunk is not a power of two from 4096 to 4194304";
-  if (!value("window").empty() && !number(value("window"), out.window))
+  if (!value("window").empty() && !parse_whole(value("window"), out.window))
     return "the hello's window is not a number";
   out.proof = value("proof");
-  if (!out.proof.empty() && !is_hex(out.proof, 64)) return "the hello's proof is not 64 hex digits";
+  if (!out.proof.empty() && !is_lower_hex(out.proof, 64))
+    return "the hello's proof is not 64 hex digits";
   return {};
 }
 

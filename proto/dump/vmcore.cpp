@@ -2,8 +2,9 @@
 
 #include <algorithm>
 #include <array>
-#include <charconv>
 #include <limits>
+
+#include "proto/text/number.hpp"
 
 namespace blockloom::dump {
 namespace {
@@ -34,11 +35,6 @@ struct Order {
   std::uint32_t u32(const std::byte* p) const noexcept { return little ? le32(p) : be32(p); }
   std::uint64_t u64(const std::byte* p) const noexcept { return little ? le64(p) : be64(p); }
 };
-
-bool number(std::string_view text, std::uint64_t& out) {
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), out);
-  return error == std::errc{} && end == text.data() + text.size();
-}
 
 }  // namespace
 
@@ -170,9 +166,9 @@ VmcoreInfo parse_vmcoreinfo(std::string_view text) {
     else if (key == "BUILD-ID")
       info.build_id = value.substr(0, 128);
     else if (key == "CRASHTIME")
-      number(value, info.crash_time);
+      parse_whole(value, info.crash_time);
     else if (key == "PAGESIZE")
-      number(value, info.page_size);
+      parse_whole(value, info.page_size);
   }
   return info;
 }

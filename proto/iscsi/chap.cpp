@@ -12,22 +12,22 @@
 namespace blockloom::iscsi {
 namespace {
 
-struct Row {
+struct Algorithm {
   ChapAlgorithm algorithm;
   std::string_view name;
   const char* openssl;
   std::size_t length;
 };
 
-constexpr std::array rows{Row{ChapAlgorithm::md5, "md5", "MD5", 16},
-                          Row{ChapAlgorithm::sha1, "sha1", "SHA1", 20},
-                          Row{ChapAlgorithm::sha256, "sha256", "SHA2-256", 32},
-                          Row{ChapAlgorithm::sha3_256, "sha3-256", "SHA3-256", 32}};
+constexpr std::array algorithms{Algorithm{ChapAlgorithm::md5, "md5", "MD5", 16},
+                                Algorithm{ChapAlgorithm::sha1, "sha1", "SHA1", 20},
+                                Algorithm{ChapAlgorithm::sha256, "sha256", "SHA2-256", 32},
+                                Algorithm{ChapAlgorithm::sha3_256, "sha3-256", "SHA3-256", 32}};
 
-const Row& row(ChapAlgorithm algorithm) noexcept {
-  for (const Row& r : rows)
+const Algorithm& row(ChapAlgorithm algorithm) noexcept {
+  for (const Algorithm& r : algorithms)
     if (r.algorithm == algorithm) return r;
-  return rows[0];
+  return algorithms[0];
 }
 
 }  // namespace
@@ -37,7 +37,7 @@ std::string_view to_string(ChapAlgorithm algorithm) noexcept {
 }
 
 std::optional<ChapAlgorithm> chap_algorithm(std::string_view name) noexcept {
-  for (const Row& r : rows)
+  for (const Algorithm& r : algorithms)
     if (r.name == name) return r.algorithm;
   return std::nullopt;
 }

@@ -29,13 +29,13 @@ enum class Key : std::uint8_t {
   marker_interval,
 };
 
-struct Row {
+struct KeyRow {
   std::string_view name;
   Key key;
   bool irrelevant_to_discovery = false;
 };
 
-constexpr Row rows[] = {
+constexpr KeyRow key_rows[] = {
     {"HeaderDigest", Key::header_digest},
     {"DataDigest", Key::data_digest},
     {"MaxConnections", Key::max_connections, true},
@@ -59,10 +59,10 @@ constexpr Row rows[] = {
     {"OFMarkInt", Key::marker_interval},
 };
 
-const Row* find(std::string_view name) noexcept {
-  const auto row =
-      std::find_if(std::begin(rows), std::end(rows), [&](const Row& r) { return r.name == name; });
-  return row == std::end(rows) ? nullptr : row;
+const KeyRow* find_key(std::string_view name) noexcept {
+  const auto row = std::find_if(std::begin(key_rows), std::end(key_rows),
+                                [&](const KeyRow& r) { return r.name == name; });
+  return row == std::end(key_rows) ? nullptr : row;
 }
 
 constexpr std::string_view reject = "Reject";
@@ -76,7 +76,7 @@ void task_reporting(const KeyValue& offer, TextWriter& answer) {
 }  // namespace
 
 bool KeyNegotiation::knows(std::string_view key) noexcept {
-  return find(key) != nullptr;
+  return find_key(key) != nullptr;
 }
 
 void KeyNegotiation::number(const KeyValue& offer, std::uint32_t min, std::uint32_t max,
@@ -133,7 +133,7 @@ void KeyNegotiation::declare(TextWriter& answer) {
 }
 
 LoginStatus KeyNegotiation::take(const KeyValue& offer, TextWriter& answer) {
-  const Row* const row = find(offer.key);
+  const KeyRow* const row = find_key(offer.key);
   if (row == nullptr) {
     answer.add(offer.key, "NotUnderstood");
     return LoginStatus::success;

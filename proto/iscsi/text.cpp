@@ -1,8 +1,9 @@
 #include "proto/iscsi/text.hpp"
 
 #include <algorithm>
-#include <charconv>
 #include <utility>
+
+#include "proto/text/number.hpp"
 
 namespace blockloom::iscsi {
 namespace {
@@ -126,9 +127,7 @@ std::optional<std::uint64_t> parse_number(std::string_view text) noexcept {
     text.remove_prefix(2);
   }
   std::uint64_t value = 0;
-  const char* const end = text.data() + text.size();
-  const auto [stop, error] = std::from_chars(text.data(), end, value, base);
-  if (text.empty() || error != std::errc{} || stop != end) return std::nullopt;
+  if (!parse_whole(text, value, base)) return std::nullopt;
   return value;
 }
 

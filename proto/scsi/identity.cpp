@@ -1,6 +1,7 @@
 #include "proto/scsi/identity.hpp"
 
 #include "proto/scsi/bytes.hpp"
+#include "proto/text/number.hpp"
 
 namespace blockloom::scsi {
 namespace {
@@ -17,13 +18,6 @@ std::uint64_t hash(std::string_view text) noexcept {
   h ^= h >> 33;
   h *= 0xc4ceb9fe1a85ec53;
   return h ^ h >> 33;
-}
-
-int hex_digit(char c) noexcept {
-  if (c >= '0' && c <= '9') return c - '0';
-  if (c >= 'a' && c <= 'f') return c - 'a' + 10;
-  if (c >= 'A' && c <= 'F') return c - 'A' + 10;
-  return -1;
 }
 
 std::optional<std::array<std::uint8_t, 16>> parse_uuid(std::string_view text) noexcept {

@@ -52,18 +52,6 @@ void append_block_descriptor(Output& out, const ModeContext& context, bool long_
   }
 }
 
-Sense bad_parameter(std::size_t at) {
-  return {SenseKey::illegal_request,
-          Asc::invalid_field_in_parameters,
-          {},
-          static_cast<std::uint16_t>(at),
-          false};
-}
-
-Sense bad_length() {
-  return {SenseKey::illegal_request, Asc::parameter_list_length};
-}
-
 /// Takes one page's values; where it is wrong, as an offset in the page.
 std::optional<std::size_t> take_page(Input page, const ModeContext& context, ModeValues& values) {
   const Output current = make_page(page[0] & 0x3f, context.current, false);
@@ -132,11 +120,11 @@ std::optional<Sense> mode_select(Input list, bool ten, const ModeContext& contex
                                  ModeValues& values) {
   if (list.empty()) return {};
   const std::size_t header = ten ? 8 : 4;
-  if (list.size() < header) return bad_length();
+  if (list.size() < header) return bad_parameter_length();
   const std::size_t descriptor = ten ? load16(&list[6]) : list[3];
   const bool long_lba = ten && (list[4] & 1) != 0;
   if (descriptor != 0 && descriptor != (long_lba ? 16u : 8u)) return bad_parameter(ten ? 6 : 3);
-  if (list.size() < header + descriptor) return bad_length();
+  if (list.size() < header + descriptor) return bad_parameter_length();
   if (descriptor != 0)
     if (const auto at = check_descriptor(list.subspan(header, descriptor), context))
       return bad_parameter(header + *at);
@@ -144,11 +132,11 @@ std::optional<Sense> mode_select(Input list, bool ten, const ModeContext& contex
   ModeValues changed = context.current;
   for (std::size_t at = header + descriptor; at < list.size();) {
     const Input rest = list.subspan(at);
-    if (rest.size() < 2) return bad_length();
+    if (rest.size() < 2) return bad_parameter_length();
     if (std::find(std::begin(pages), std::end(pages), rest[0] & 0x3f) == std::end(pages))
       return bad_parameter(at);
     const std::size_t size = std::size_t{2} + rest[1];
-    if (rest.size() < size) return bad_length();
+    if (rest.size() < size) return bad_parameter_length();
     if (const auto wrong = take_page(rest.first(size), context, changed))
       return bad_parameter(at + *wrong);
     at += size;

@@ -2,30 +2,13 @@
 
 #include <algorithm>
 
+#include "proto/text/number.hpp"
+
 namespace blockloom::scsi {
 namespace {
 
 constexpr std::size_t longest_name = 223;  // RFC 7143 4.2.7.2
 constexpr char digits[] = "0123456789abcdef";
-
-Sense bad_parameter(std::size_t at) {
-  return {SenseKey::illegal_request,
-          Asc::invalid_field_in_parameters,
-          {},
-          static_cast<std::uint16_t>(at),
-          false};
-}
-
-Sense bad_length() {
-  return {SenseKey::illegal_request, Asc::parameter_list_length};
-}
-
-int hex_digit(char c) noexcept {
-  if (c >= '0' && c <= '9') return c - '0';
-  if (c >= 'a' && c <= 'f') return c - 'a' + 10;
-  if (c >= 'A' && c <= 'F') return c - 'A' + 10;
-  return -1;
-}
 
 std::optional<std::array<std::uint8_t, 6>> parse_isid(std::string_view hex) {
   if (hex.size() != 12) return {};
@@ -126,7 +109,7 @@ std::optional<ParsedTransportId> parse_transport_id(Input input) {
 Parsed<ReserveOutList> parse_reserve_out(Input input, ReserveOut action) {
   Parsed<ReserveOutList> parsed;
   if (input.size() < 24) {
-    parsed.sense = bad_length();
+    parsed.sense = bad_parameter_length();
     return parsed;
   }
   ReserveOutList& list = parsed.list;
@@ -138,7 +121,7 @@ Parsed<ReserveOutList> parse_reserve_out(Input input, ReserveOut action) {
   list.all_ports = registers && (input[20] & 0x04) != 0;
   const bool others = (input[20] & 0x08) != 0;
   if (!others) {
-    if (input.size() != 24) parsed.sense = bad_length();
+    if (input.size() != 24) parsed.sense = bad_parameter_length();
     return parsed;
   }
   if (action != ReserveOut::register_key) {
@@ -146,7 +129,7 @@ Parsed<ReserveOutList> parse_reserve_out(Input input, ReserveOut action) {
     return parsed;
   }
   if (input.size() < 28 || load32(&input[24]) != input.size() - 28) {
-    parsed.sense = bad_length();
+    parsed.sense = bad_parameter_length();
     return parsed;
   }
   for (std::size_t at = 28; at < input.size();) {
@@ -164,7 +147,7 @@ Parsed<ReserveOutList> parse_reserve_out(Input input, ReserveOut action) {
 Parsed<MoveList> parse_move(Input input) {
   Parsed<MoveList> parsed;
   if (input.size() < 24 || load32(&input[20]) != input.size() - 24) {
-    parsed.sense = bad_length();
+    parsed.sense = bad_parameter_length();
     return parsed;
   }
   MoveList& list = parsed.list;

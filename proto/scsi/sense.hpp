@@ -64,6 +64,20 @@ struct Sense {
   bool operator==(const Sense&) const = default;
 };
 
+/// ILLEGAL REQUEST for byte `at` of a parameter list.
+constexpr Sense bad_parameter(std::size_t at) noexcept {
+  return {SenseKey::illegal_request,
+          Asc::invalid_field_in_parameters,
+          {},
+          static_cast<std::uint16_t>(at),
+          false};
+}
+
+/// ILLEGAL REQUEST for a parameter list that is too short, or longer than it says.
+constexpr Sense bad_parameter_length() noexcept {
+  return {SenseKey::illegal_request, Asc::parameter_list_length};
+}
+
 /// The longest sense data of encode_sense().
 inline constexpr std::size_t longest_sense = 36;
 

@@ -50,4 +50,12 @@ constexpr Sectors to_sectors(Bytes b) {
   return Sectors(b.value / sector_size);
 }
 
+/// To a multiple of `unit`. Rounding up: n + unit fits 64 bits, as offsets of a leg do.
+constexpr std::uint64_t round_down(std::uint64_t n, std::uint64_t unit) {
+  return n - n % unit;
+}
+constexpr std::uint64_t round_up(std::uint64_t n, std::uint64_t unit) {
+  return round_down(n + unit - 1, unit);
+}
+
 }  // namespace blockloom

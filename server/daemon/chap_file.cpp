@@ -12,7 +12,7 @@
 namespace blockloom {
 namespace {
 
-constexpr std::size_t largest_file = 1 << 20;
+constexpr std::size_t largest_secret_file = 1 << 20;
 /// RFC 7143 9.2.1 wants 96 bits; Windows takes 12 to 16 bytes.
 constexpr std::size_t shortest_secret = 12;
 constexpr std::size_t longest_secret = 255;
@@ -47,7 +47,7 @@ Result<std::string> read_secrets(const std::string& path) {
   } else {
     char buffer[4096];
     ssize_t n = 0;
-    while ((n = ::read(fd, buffer, sizeof buffer)) > 0 && text.size() <= largest_file)
+    while ((n = ::read(fd, buffer, sizeof buffer)) > 0 && text.size() <= largest_secret_file)
       text.append(buffer, static_cast<std::size_t>(n));
     if (n < 0)
       result = system_error(what, errno);

@@ -8,6 +8,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "server/base/size_text.hpp"
 #include "server/daemon/launcher.hpp"
 #include "server/target/table_line.hpp"
 
@@ -87,15 +88,6 @@ Result<void> check_keys(const TlsConfig& tls) {
   for (const char* name : {"ca-cert.pem", "server-cert.pem", "server-key.pem"})
     if (auto r = readable(tls.certificates + "/" + name, "tls.certificates:"); !r) return r;
   return {};
-}
-
-std::string size_text(std::uint64_t bytes) {
-  static constexpr const char* units[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
-  std::size_t unit = 0;
-  double n = static_cast<double>(bytes);
-  for (; n >= 1024 && unit + 1 < std::size(units); ++unit)
-    n /= 1024;
-  return fmt::format("{:.6g} {}", n, units[unit]);
 }
 
 std::string plan(const Config& config, const LaunchOptions& options, const Programs& programs,

@@ -1,7 +1,6 @@
 #include "server/daemon/endpoints.hpp"
 
 #include <algorithm>
-#include <charconv>
 #include <cstring>
 #include <memory>
 #include <string>
@@ -10,6 +9,7 @@
 #include <linux/vm_sockets.h>
 #include <systemd/sd-daemon.h>
 
+#include "proto/text/number.hpp"
 #include "server/daemon/listener.hpp"
 
 namespace blockloom {
@@ -44,8 +44,7 @@ std::vector<int> open_descriptors() {
   if (!folder) return found;
   while (const dirent* entry = ::readdir(folder.get())) {
     int fd = -1;
-    const char* const end = entry->d_name + std::strlen(entry->d_name);
-    if (std::from_chars(entry->d_name, end, fd).ptr == end) found.push_back(fd);
+    if (parse_whole(entry->d_name, fd)) found.push_back(fd);
   }
   return found;
 }

@@ -8,7 +8,7 @@ namespace {
 using control::Params;
 using rpc::Value;
 
-Value wrap(const char* name, Value list) {
+Value answer_of(const char* name, Value list) {
   Value answer = Value::object();
   answer.set(name, std::move(list));
   return answer;
@@ -37,7 +37,7 @@ Value sessions(iscsi::Node& node) {
         .set("in_flight", s.in_flight);
     list.push(std::move(value));
   }
-  return wrap("sessions", std::move(list));
+  return answer_of("sessions", std::move(list));
 }
 
 Value targets(iscsi::Server& server) {
@@ -55,7 +55,7 @@ Value targets(iscsi::Server& server) {
         .set("luns", t.luns.size());
     list.push(std::move(value));
   }
-  Value answer = wrap("targets", std::move(list));
+  Value answer = answer_of("targets", std::move(list));
   answer.set("portals", std::move(portals));
   return answer;
 }
@@ -78,7 +78,7 @@ Value luns(iscsi::Node& node) {
       list.push(std::move(value));
     }
   }
-  return wrap("luns", std::move(list));
+  return answer_of("luns", std::move(list));
 }
 
 Value reservations(iscsi::Node& node) {
@@ -107,7 +107,7 @@ Value reservations(iscsi::Node& node) {
       list.push(std::move(value));
     }
   }
-  return wrap("luns", std::move(list));
+  return answer_of("luns", std::move(list));
 }
 
 Result<Value> kick(iscsi::Node& node, const Params& params) {

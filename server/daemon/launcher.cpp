@@ -1,7 +1,6 @@
 #include "server/daemon/launcher.hpp"
 
 #include <cerrno>
-#include <charconv>
 #include <cstdlib>
 #include <filesystem>
 #include <string_view>
@@ -11,6 +10,8 @@
 #include <pwd.h>
 #include <sys/resource.h>
 #include <unistd.h>
+
+#include "proto/text/number.hpp"
 
 #ifndef BLOCKLOOM_PLUGIN
 #error "BLOCKLOOM_PLUGIN, the path of the installed plugin, comes from meson.build"
@@ -76,10 +77,7 @@ const char* mode_text(TlsConfig::Mode mode) {
 template <class Lookup>
 Result<unsigned> find_id(const std::string& name, const char* what, Lookup lookup) {
   unsigned id = 0;
-  const char* const end = name.data() + name.size();
-  if (const auto [stop, error] = std::from_chars(name.data(), end, id);
-      error == std::errc{} && stop == end)
-    return id;
+  if (parse_whole(name, id)) return id;
   errno = 0;
   if (lookup(name.c_str(), id)) return id;
   return Error{Errc::not_found, fmt::format("{} '{}': there is none of that name", what, name)};

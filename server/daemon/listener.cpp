@@ -1,6 +1,5 @@
 #include "server/daemon/listener.hpp"
 
-#include <charconv>
 #include <cstring>
 #include <limits>
 #include <optional>
@@ -11,6 +10,8 @@
 #include <net/if.h>
 #include <netinet/in.h>
 #include <sys/un.h>
+
+#include "proto/text/number.hpp"
 
 namespace blockloom {
 namespace {
@@ -25,9 +26,7 @@ Error bad(std::string_view text, std::string_view why) {
 
 std::optional<std::uint32_t> number(std::string_view word, std::uint32_t min, std::uint32_t max) {
   std::uint32_t n = 0;
-  const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), n);
-  if (error != std::errc{} || end != word.data() + word.size() || n < min || n > max)
-    return std::nullopt;
+  if (!parse_whole(word, n) || n < min || n > max) return std::nullopt;
   return n;
 }
 

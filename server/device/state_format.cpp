@@ -1,10 +1,10 @@
 #include <algorithm>
-#include <charconv>
 
 #include <fmt/format.h>
 #include <isa-l/crc.h>
 #include <nlohmann/json.hpp>
 
+#include "proto/text/number.hpp"
 #include "server/device/state_store.hpp"
 
 namespace blockloom {
@@ -33,8 +33,7 @@ Error corrupt(std::string_view why) {
 bool take_number(std::string_view& text, char end, int base, std::uint64_t& value) {
   const auto stop = text.find(end);
   if (stop == std::string_view::npos) return false;
-  const auto [last, error] = std::from_chars(text.data(), text.data() + stop, value, base);
-  if (error != std::errc() || last != text.data() + stop) return false;
+  if (!parse_whole(text.substr(0, stop), value, base)) return false;
   text.remove_prefix(stop + 1);
   return true;
 }

@@ -1,23 +1,18 @@
 #include "server/dump/address.hpp"
 
 #include <algorithm>
-#include <charconv>
 #include <cstring>
 
 #include <arpa/inet.h>
 #include <fmt/format.h>
 #include <netinet/in.h>
 
+#include "proto/text/number.hpp"
+
 namespace blockloom::dump {
 namespace {
 
 constexpr std::array<std::uint8_t, 12> mapped{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
-
-template <class T>
-bool number(std::string_view text, T& out) {
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), out);
-  return !text.empty() && error == std::errc{} && end == text.data() + text.size();
-}
 
 }  // namespace
 
@@ -105,7 +100,7 @@ Result<Network> parse_network(std::string_view text) {
   Network network{*address, address->v4() ? 32u : 128u};
   if (slash == std::string_view::npos) return network;
   const unsigned most = network.prefix;
-  if (!number(text.substr(slash + 1), network.prefix) || network.prefix > most)
+  if (!parse_whole(text.substr(slash + 1), network.prefix) || network.prefix > most)
     return Error{Errc::invalid, fmt::format("{}: expected a prefix length of 0 to {} after the '/'",
                                             quoted(text), most)};
   return network;
@@ -143,7 +138,7 @@ Result<BindPoint> parse_bind_point(std::string_view text, std::string_view schem
   auto address = Address::parse(host == "*" ? "0.0.0.0" : host);
   if (!address) return bad();
   BindPoint point{*address, default_port};
-  if (!port.empty() && !number(port, point.port)) return bad();
+  if (!port.empty() && !parse_whole(port, point.port)) return bad();
   return point;
 }
 

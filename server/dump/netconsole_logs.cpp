@@ -1,7 +1,6 @@
 #include "server/dump/netconsole_logs.hpp"
 
 #include <algorithm>
-#include <ctime>
 
 #include <fmt/format.h>
 
@@ -15,9 +14,7 @@ namespace {
 constexpr std::size_t unwritten_max = 1u << 20;  // of one sender, while the disk is slow
 
 std::string stamp(double wall) {
-  const auto seconds = static_cast<std::time_t>(wall);
-  std::tm utc{};
-  ::gmtime_r(&seconds, &utc);
+  const std::tm utc = utc_of(wall);
   return fmt::format("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}Z", utc.tm_year + 1900, utc.tm_mon + 1,
                      utc.tm_mday, utc.tm_hour, utc.tm_min, utc.tm_sec);
 }

@@ -11,7 +11,7 @@
 namespace blockloom::dump {
 namespace {
 
-std::string clean(std::string_view text) {
+std::string clean_field(std::string_view text) {
   std::string out;
   for (const char c : text)
     out += static_cast<unsigned char>(c) < ' ' || c == 0x7f ? ' ' : c;
@@ -152,11 +152,11 @@ bool NetdumpDump::take_header(ByteView bytes) {
   }
   header_ = header;
   Record& r = reception_->record();
-  r.hostname = clean(header.hostname);
+  r.hostname = clean_field(header.hostname);
   if (r.hostname.empty()) r.hostname = r.id.host;
-  r.kernel = clean(header.version_string);
-  r.machine = clean(header.architecture);
-  r.panic = clean(header.panic_string);
+  r.kernel = clean_field(header.version_string);
+  r.machine = clean_field(header.architecture);
+  r.panic = clean_field(header.panic_string);
   r.signature = normalised(r.panic);
   r.crash_time = static_cast<double>(header.time);
   r.length = header.length;

@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 
 #include "server/base/log.hpp"
+#include "server/base/size_text.hpp"
 
 namespace blockloom::dump {
 namespace {
@@ -18,23 +19,19 @@ constexpr Duration check_within = std::chrono::seconds(1);
 constexpr int names_tried = 1000;
 
 std::string time_name(double now) {
-  const auto seconds = static_cast<std::time_t>(now);
-  std::tm utc{};
-  ::gmtime_r(&seconds, &utc);
+  const std::tm utc = utc_of(now);
   return fmt::format("{:04}{:02}{:02}T{:02}{:02}{:02}Z", utc.tm_year + 1900, utc.tm_mon + 1,
                      utc.tm_mday, utc.tm_hour, utc.tm_min, utc.tm_sec);
 }
 
-std::string size_text(std::uint64_t bytes) {
-  static constexpr const char* units[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
-  std::size_t unit = 0;
-  double n = static_cast<double>(bytes);
-  for (; n >= 1024 && unit + 1 < std::size(units); ++unit)
-    n /= 1024;
-  return fmt::format("{:.4g} {}", n, units[unit]);
-}
-
 }  // namespace
+
+std::tm utc_of(double wall) noexcept {
+  const auto seconds = static_cast<std::time_t>(wall);
+  std::tm utc{};
+  ::gmtime_r(&seconds, &utc);
+  return utc;
+}
 
 double wall_time() noexcept {
   return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <ctime>
 #include <functional>
 #include <map>
 #include <memory>
@@ -37,6 +38,8 @@ struct Retention {
 
 /// Seconds since 1970 of the wall clock.
 double wall_time() noexcept;
+/// Such a time as gmtime(3) has it.
+std::tm utc_of(double wall) noexcept;
 
 /// The dumps of one back end: their records, quotas and retention. Any thread; calls may wait for
 /// the disk, so none of them on the network's thread but those marked "memory only".

@@ -1,10 +1,10 @@
 #include "server/dump/stream_dump.hpp"
 
 #include <algorithm>
-#include <charconv>
 
 #include <fmt/format.h>
 
+#include "proto/text/number.hpp"
 #include "server/base/log.hpp"
 
 namespace blockloom::dump {
@@ -28,11 +28,11 @@ std::string clean(std::string_view text) {
   return out;
 }
 
-std::uint64_t number(const StreamLines& lines, std::string_view key) {
+/// 0 where it is not there.
+std::uint64_t number_of(const StreamLines& lines, std::string_view key) {
   const auto found = lines.find(key);
   std::uint64_t value = 0;
-  if (found != lines.end())
-    std::from_chars(found->second.data(), found->second.data() + found->second.size(), value);
+  if (found != lines.end()) parse_whole(found->second, value);
   return value;
 }
 
@@ -241,8 +241,8 @@ Result<void> StreamDump::load_state() {
   if (!*text || !parse_stream_lines(as_bytes(**text), lines))
     return Error{Errc::corrupt,
                  fmt::format("dump {}: its stream's state is lost", record_.id.text())};
-  chunk_ = static_cast<std::uint32_t>(number(lines, "chunk"));
-  const std::size_t count = number(lines, "crcs");
+  chunk_ = static_cast<std::uint32_t>(number_of(lines, "chunk"));
+  const std::size_t count = number_of(lines, "crcs");
   auto bytes = back_end.get(record_.id, crc_file, crcs_max);
   if (!bytes) return bytes.error();
   const std::size_t have = *bytes ? (*bytes)->size() / 4 : 0;
@@ -253,20 +253,20 @@ Result<void> StreamDump::load_state() {
     digest_.add(static_cast<std::uint32_t>(
         wire::get(reinterpret_cast<const unsigned char*>((*bytes)->data()) + 4 * i, 4)));
   saved_crcs_ = count;
-  position_ = durable_ = number(lines, "position");
+  position_ = durable_ = number_of(lines, "position");
   kind_known_ = parse_image_kind(lines["kind"], kind_);
   trouble_ = lines["trouble"];
   if (kind_ != ImageKind::flattened) return {};
   FlattenedState state;
-  state.position = number(lines, "flat_position");
-  state.record_offset = number(lines, "flat_offset");
-  state.record_left = number(lines, "flat_left");
-  state.image_end = number(lines, "flat_end");
+  state.position = number_of(lines, "flat_position");
+  state.record_offset = number_of(lines, "flat_offset");
+  state.record_left = number_of(lines, "flat_left");
+  state.image_end = number_of(lines, "flat_end");
   state.ended = lines["flat_ended"] == "1";
   const std::string& partial = lines["flat_partial"];
   for (std::size_t i = 0; i + 1 < partial.size() && state.held < state.partial.size(); i += 2) {
     unsigned value = 0;
-    std::from_chars(partial.data() + i, partial.data() + i + 2, value, 16);
+    parse_whole(std::string_view(partial).substr(i, 2), value, 16);
     state.partial[state.held++] = static_cast<std::byte>(value);
   }
   flat_ = std::make_unique<FlattenedParser>(host_.store().quota().dump, state);

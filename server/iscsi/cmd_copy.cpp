@@ -15,9 +15,6 @@ using scsi::Status;
 
 namespace {
 
-constexpr std::uint64_t chunk_bytes = 1u << 20;
-constexpr std::uint64_t turn_bytes = 8u << 20;
-
 void remember(UnitState& unit, const ScsiTask& task, bool failed) {
   const TaskExtra& extra = *task.extra;
   if (extra.copy.list_id_usage != 0) return;
@@ -127,7 +124,7 @@ TaskNext chunk_written(UnitState& unit, ScsiTask& task) {
   return task.position % turn_bytes == 0 ? TaskNext::yield : TaskNext::step;
 }
 
-TaskNext chunk_read(UnitState& unit, ScsiTask& task) {
+TaskNext copy_chunk_read(UnitState& unit, ScsiTask& task) {
   if (task.request.status != Errc::ok) {
     remember(unit, task, true);
     return end_error(unit, task, task.request.status, true);
@@ -154,7 +151,7 @@ TaskNext copy_next(UnitState& unit, ScsiTask& task) {
     if (task.position < piece->length) {
       if (!take_scratch(unit, task, chunk_bytes)) return end_status(task, Status::task_set_full);
       return submit_to(task, *piece->from, Op::read, piece->source + task.position,
-                       std::min(chunk_bytes, piece->length - task.position), chunk_read);
+                       std::min(chunk_bytes, piece->length - task.position), copy_chunk_read);
     }
     task.position = 0;
     ++extra.segment;

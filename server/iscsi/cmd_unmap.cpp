@@ -17,8 +17,6 @@ namespace {
 
 // A piece of a long range, so that tasks on the same thread have their turn between.
 constexpr std::uint64_t zero_piece = std::uint64_t{256} << 20;
-constexpr std::uint64_t pattern_bytes = 1u << 20;
-constexpr std::uint64_t turn_bytes = 8u << 20;
 
 TaskNext unmap_next(UnitState& unit, ScsiTask& task);
 
@@ -95,7 +93,7 @@ TaskNext pattern_written(UnitState& unit, ScsiTask& task) {
 TaskNext pattern_next(UnitState& unit, ScsiTask& task) {
   if (task.position >= task.blocks) return end_good(task);
   const std::uint64_t blocks =
-      std::min(task.blocks - task.position, pattern_bytes / unit.options.block_size);
+      std::min(task.blocks - task.position, chunk_bytes / unit.options.block_size);
   return submit_io(unit, task, Op::write, task.lba + task.position, blocks, task.scratch.data(),
                    unit.mode().write_cache ? 0 : io_flag::fua, pattern_written);
 }
@@ -108,7 +106,7 @@ TaskNext same_with_data(UnitState& unit, ScsiTask& task) {
   const std::size_t size = unit.options.block_size;
   if (task.data_out_wanted < size) return bad_cdb(unit, task, 1);
   if (task.flags != 0 || all_zero(task.data.data(), size)) return zero_next(unit, task);
-  const std::size_t bytes = std::min<std::uint64_t>(task.blocks * size, pattern_bytes);
+  const std::size_t bytes = std::min<std::uint64_t>(task.blocks * size, chunk_bytes);
   if (!take_scratch(unit, task, bytes)) return end_status(task, scsi::Status::task_set_full);
   for (std::size_t at = 0; at < bytes; at += size)
     std::memcpy(task.scratch.data() + at, task.data.data(), size);

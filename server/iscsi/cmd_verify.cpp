@@ -13,9 +13,6 @@ using scsi::SenseKey;
 
 namespace {
 
-constexpr std::uint64_t chunk_bytes = 1u << 20;
-constexpr std::uint64_t turn_bytes = 8u << 20;
-
 unsigned byte_check(const ScsiTask& task) noexcept {
   return task.cdb[1] >> 1 & 3;
 }
@@ -64,7 +61,7 @@ TaskNext verify_with_data(UnitState& unit, ScsiTask& task) {
   return next_chunk(unit, task);
 }
 
-TaskNext written(UnitState& unit, ScsiTask& task) {
+TaskNext write_done(UnitState& unit, ScsiTask& task) {
   if (task.request.status != Errc::ok) return end_error(unit, task, task.request.status, false);
   return next_chunk(unit, task);
 }
@@ -73,7 +70,7 @@ TaskNext write_then_verify(UnitState& unit, ScsiTask& task) {
   task.blocks = task.data_out_wanted / unit.options.block_size;
   if (task.blocks == 0) return end_good(task);
   return submit_io(unit, task, Op::write, task.lba, task.blocks, task.data.data(), io_flag::fua,
-                   written);
+                   write_done);
 }
 
 }  // namespace

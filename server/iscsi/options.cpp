@@ -1,12 +1,13 @@
 #include "server/iscsi/options.hpp"
 
 #include <algorithm>
-#include <charconv>
 #include <cstring>
 
 #include <arpa/inet.h>
 #include <fmt/format.h>
 #include <netinet/in.h>
+
+#include "proto/text/number.hpp"
 
 namespace blockloom::iscsi {
 namespace {
@@ -25,9 +26,7 @@ bool parse_address(const std::string& text, Address& out, bool& v4) noexcept {
 }
 
 bool parse_unsigned(std::string_view text, unsigned max, unsigned& out) noexcept {
-  const char* const end = text.data() + text.size();
-  const auto [stop, error] = std::from_chars(text.data(), end, out);
-  return !text.empty() && error == std::errc{} && stop == end && out <= max;
+  return parse_whole(text, out) && out <= max;
 }
 
 }  // namespace

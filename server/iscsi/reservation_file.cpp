@@ -1,7 +1,6 @@
 #include "server/iscsi/reservation_file.hpp"
 
 #include <cerrno>
-#include <charconv>
 #include <string_view>
 
 #include <fcntl.h>
@@ -10,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "proto/text/number.hpp"
 #include "server/base/unique_fd.hpp"
 #include "server/base/whole_file.hpp"
 
@@ -42,8 +42,7 @@ Result<std::string_view> checked(std::string_view bytes, const std::string& path
                                   path)};
   std::uint32_t sum = 0;
   if (bytes.size() < 16 || !bytes.starts_with("CRC32C ") || bytes[15] != '\n') return damaged;
-  const auto [end, error] = std::from_chars(bytes.data() + 7, bytes.data() + 15, sum, 16);
-  if (error != std::errc() || end != bytes.data() + 15) return damaged;
+  if (!parse_whole(bytes.substr(7, 8), sum, 16)) return damaged;
   bytes.remove_prefix(16);
   if (checksum(bytes) != sum) return damaged;
   return bytes;

@@ -1,9 +1,9 @@
 #include <array>
-#include <charconv>
 #include <cstddef>
 
 #include <fmt/format.h>
 
+#include "proto/text/number.hpp"
 #include "server/iscsi/reservations.hpp"
 
 namespace blockloom {
@@ -21,12 +21,6 @@ std::string hex(const std::array<std::uint8_t, 6>& isid) {
   for (const std::uint8_t byte : isid)
     text += fmt::format("{:02x}", byte);
   return text;
-}
-
-template <class Number>
-bool number(std::string_view text, Number& value, int base) {
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value, base);
-  return error == std::errc() && end == text.data() + text.size();
 }
 
 template <std::size_t Count>
@@ -69,7 +63,7 @@ Result<Reservations> Reservations::load(std::string_view text) {
       continue;
     }
     if (line_number == 2) {
-      if (!line.starts_with("type ") || !number(line.substr(5), type, 10)) return corrupt(2);
+      if (!line.starts_with("type ") || !parse_whole(line.substr(5), type, 10)) return corrupt(2);
       loaded.type_ = scsi::reservation_type(type);
       if (type != 0 && !loaded.type_) return corrupt(2);
       continue;
@@ -78,12 +72,12 @@ Result<Reservations> Reservations::load(std::string_view text) {
     Registration r;
     unsigned all = 0, holder = 0;
     std::uint64_t isid = 0;
-    if (!split(line, words) || !number(words[0], r.key, 16) ||
-        !number(words[4], r.ports.port, 10) || !number(words[5], all, 10) || all > 1 ||
-        !number(words[6], holder, 10) || holder > 1 || r.key == 0)
+    if (!split(line, words) || !parse_whole(words[0], r.key, 16) ||
+        !parse_whole(words[4], r.ports.port, 10) || !parse_whole(words[5], all, 10) || all > 1 ||
+        !parse_whole(words[6], holder, 10) || holder > 1 || r.key == 0)
       return corrupt(line_number);
     if (words[2] != "-") {
-      if (words[2].size() != 12 || !number(words[2], isid, 16)) return corrupt(line_number);
+      if (words[2].size() != 12 || !parse_whole(words[2], isid, 16)) return corrupt(line_number);
       r.ports.initiator.isid.emplace();
       scsi::store<6>(r.ports.initiator.isid->data(), isid);
     }

@@ -113,7 +113,7 @@ bool is_of_target(TaskFunction function) noexcept {
          function == TaskFunction::target_cold_reset || function == TaskFunction::nexus_loss;
 }
 
-void apply(NexusLun& path, TaskManagement& management) {
+void apply_to_path(NexusLun& path, TaskManagement& management) {
   if (path.unit == nullptr) return;
   UnitState& unit = path.unit->state();
   const std::lock_guard lock(unit.mutex);
@@ -138,7 +138,7 @@ Submit Nexus::manage(TaskManagement& management) noexcept {
         }
       }
       for (const auto& path : luns)
-        apply(*path, management);
+        apply_to_path(*path, management);
     } else if (management.function == TaskFunction::clear_aca ||
                static_cast<unsigned>(management.function) - 1 > 6) {
       management.response = TaskResponse::not_supported;
@@ -147,7 +147,7 @@ Submit Nexus::manage(TaskManagement& management) noexcept {
     } else if (const auto path = find(management.lun); path->unit == nullptr) {
       management.response = TaskResponse::no_lun;
     } else {
-      apply(*path, management);
+      apply_to_path(*path, management);
     }
   } catch (const std::bad_alloc&) {
     management.response = TaskResponse::rejected;

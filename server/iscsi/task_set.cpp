@@ -113,7 +113,7 @@ TaskStep end_now(UnitState& unit, ScsiTask& task) noexcept {
 }
 
 /// A task that never came into the set.
-TaskStep refuse(ScsiTask& task) noexcept {
+TaskStep end_refused(ScsiTask& task) noexcept {
   task.phase.store(Phase::ended, std::memory_order_relaxed);
   task.path.reset();
   return TaskStep::ended;
@@ -210,21 +210,21 @@ TaskStep UnitState::begin(ScsiTask& task) noexcept {
     if (path.gone || (dead && !free)) {
       lock.unlock();
       end_check(*this, task, SenseKey::illegal_request, Asc::unit_not_supported);
-      return refuse(task);
+      return end_refused(task);
     }
     if (path.attention_count != 0 && !free) [[unlikely]] {
       const Asc why = take_attention_locked(path);
       lock.unlock();
       end_check(*this, task, SenseKey::unit_attention, why);
-      return refuse(task);
+      return end_refused(task);
     }
     if (supported && kept_out_locked(task, *found.info)) [[unlikely]] {
       end_status(task, Status::reservation_conflict);
-      return refuse(task);
+      return end_refused(task);
     }
     if (tasks >= units.options().tasks_per_unit) [[unlikely]] {
       end_status(task, Status::task_set_full);
-      return refuse(task);
+      return end_refused(task);
     }
     insert_locked(*this, task);
     task.phase.store(Phase::running, std::memory_order_relaxed);

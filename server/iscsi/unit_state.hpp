@@ -19,6 +19,10 @@
 /// The inside of a logical unit; only its own files include this.
 namespace blockloom {
 
+/// What a long command reads or writes at once, and how much of it others on its thread wait for.
+inline constexpr std::uint64_t chunk_bytes = std::uint64_t{1} << 20;
+inline constexpr std::uint64_t turn_bytes = std::uint64_t{8} << 20;
+
 /// What a step of a command asks for. After `wait` and `yield` it has not touched the task again.
 enum class TaskNext : std::uint8_t {
   ended,  ///< the results are set

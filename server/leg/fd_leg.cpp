@@ -11,6 +11,8 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "server/leg/zero_bytes.hpp"
+
 namespace blockloom {
 namespace {
 
@@ -51,13 +53,6 @@ std::uint64_t block_size_of(int fd, FdKind kind) noexcept {
       size >= static_cast<int>(sector_size))
     return static_cast<std::uint64_t>(size);
   return sector_size;
-}
-
-constexpr std::uint64_t round_down(std::uint64_t n, std::uint64_t unit) {
-  return n - n % unit;
-}
-constexpr std::uint64_t round_up(std::uint64_t n, std::uint64_t unit) {
-  return round_down(n + unit - 1, unit);
 }
 
 }  // namespace
@@ -210,9 +205,8 @@ Errc FdLeg::zero_by_kernel(const Io& io) noexcept {
 }
 
 Errc FdLeg::write_zeroes(const Io& io) noexcept {
-  alignas(4096) static const std::byte zeroes[64 * 1024]{};
   return transfer_all(io.length.value, [&](std::uint64_t done, std::uint64_t left) {
-    return pwrite(fd_, zeroes, std::min<std::uint64_t>(left, sizeof zeroes),
+    return pwrite(fd_, zero_bytes, std::min<std::uint64_t>(left, zero_bytes_size),
                   static_cast<off_t>(io.offset.value + done));
   });
 }

@@ -1,7 +1,6 @@
 #include "server/leg/iscsi_connector.hpp"
 
 #include <algorithm>
-#include <charconv>
 #include <cstring>
 
 #include <fmt/format.h>
@@ -10,11 +9,13 @@
 #include <openssl/rand.h>
 #include <unistd.h>
 
+#include "proto/scsi/status.hpp"
+#include "proto/text/number.hpp"
+
 namespace blockloom {
 namespace {
 
 constexpr unsigned max_redirections = 3;
-constexpr std::uint8_t good = 0x00, check_condition = 0x02, busy = 0x08, task_set_full = 0x28;
 
 }  // namespace
 
@@ -75,9 +76,10 @@ DiskProbe::Step DiskProbe::take(const IscsiTask& task) {
   if (task.end != IscsiTask::End::answered) return fail(Errc::io, "the session was lost");
   if (task.response != 0) return fail(Errc::io, "the target failed");
   const auto sense = disk::parse_sense({task.sense.data(), task.sense_length});
+  const auto status = scsi::Status{task.status};
   const bool again =
-      task.status == busy || task.status == task_set_full ||
-      (task.status == check_condition && sense &&
+      status == scsi::Status::busy || status == scsi::Status::task_set_full ||
+      (status == scsi::Status::check_condition && sense &&
        (sense->key == disk::key::unit_attention || sense->key == disk::key::aborted));
   if (again && ++tries_ < max_tries) {
     ask(stage_);
@@ -85,16 +87,16 @@ DiskProbe::Step DiskProbe::take(const IscsiTask& task) {
   }
   const bool required = stage_ == Stage::inquiry || stage_ == Stage::small_capacity;
   // A reservation keeps out what follows; it is told when it matters.
-  if (stage_ == Stage::ready && task.status == check_condition && sense)
+  if (stage_ == Stage::ready && status == scsi::Status::check_condition && sense)
     return sense->key == disk::key::illegal_request
                ? fail(Errc::not_found, "there is no such LUN: expected one that the target has")
                : fail(Errc::io, fmt::format("the LUN is not ready: {}", disk::to_string(*sense)));
-  if (required && task.status != good)
+  if (required && status != scsi::Status::good)
     return fail(Errc::io, fmt::format("the LUN does not say what it is: {}",
                                       sense ? disk::to_string(*sense)
                                             : fmt::format("status {:02X}h", task.status)));
   const auto* bytes = reinterpret_cast<const std::uint8_t*>(data_.data());
-  return answered({bytes, task.transferred}, task.status == good);
+  return answered({bytes, task.transferred}, status == scsi::Status::good);
 }
 
 DiskProbe::Step DiskProbe::after_pages(Stage from) {
@@ -225,9 +227,7 @@ bool IscsiConnector::redirect(const std::string& to) {
   std::uint16_t port = 3260;
   const auto colon = host.rfind(':');
   if (colon != host.npos && host.find(']', colon) == host.npos) {
-    const char* const end = host.data() + host.size();
-    const auto [stop, error] = std::from_chars(host.data() + colon + 1, end, port);
-    if (error != std::errc() || stop != end || port == 0) return false;
+    if (!parse_whole(std::string_view(host).substr(colon + 1), port) || port == 0) return false;
     host.resize(colon);
   }
   if (host.size() > 2 && host.front() == '[' && host.back() == ']')

@@ -5,6 +5,7 @@
 
 #include <fmt/format.h>
 
+#include "proto/scsi/status.hpp"
 #include "server/base/log.hpp"
 #include "server/leg/iscsi_leg.hpp"
 
@@ -14,22 +15,9 @@ namespace {
 using Kind = IscsiCommand::Kind;
 using Direction = IscsiTask::Direction;
 
-namespace status {
-constexpr std::uint8_t good = 0x00, check_condition = 0x02, condition_met = 0x04, busy = 0x08,
-                       reservation_conflict = 0x18, task_set_full = 0x28, task_aborted = 0x40;
-}
-
 constexpr Duration short_pause = std::chrono::milliseconds(5);
 constexpr Duration long_pause = std::chrono::milliseconds(500);
 constexpr unsigned most_attentions = 16, most_aborts = 8, most_refusals = 40;
-
-constexpr std::uint64_t round_down(std::uint64_t n, std::uint64_t unit) {
-  return n - n % unit;
-}
-
-bool changes(const IscsiRequest& request) {
-  return request.io->modifies();
-}
 
 /// Whether the disk's contents may change after this command was sent.
 bool modifies(const IscsiCommand& command) {
@@ -122,24 +110,24 @@ IscsiLeg::Verdict IscsiLeg::judge(IscsiCommand& command) noexcept {
     if (!verdict.again) verdict.status = Errc::io;
     return verdict;
   }
-  switch (command.status) {
-    case status::good:
-    case status::condition_met:
+  switch (scsi::Status{command.status}) {
+    case scsi::Status::good:
+    case scsi::Status::condition_met:
       if (command.direction == Direction::in && command.kind != Kind::lba_status &&
           command.transferred != command.length)
         return {false, Errc::io, {}};  // less than was asked for
       take_data(command);
       return {};
-    case status::check_condition:
+    case scsi::Status::check_condition:
       if (const auto sense = disk::parse_sense({command.sense.data(), command.sense_length}))
         return judge_sense(command, *sense);
       return {false, Errc::io, {}};
-    case status::busy:
-    case status::task_set_full:
+    case scsi::Status::busy:
+    case scsi::Status::task_set_full:
       return again(command, most_refusals, short_pause);
-    case status::task_aborted:
+    case scsi::Status::task_aborted:
       return again(command, most_aborts, short_pause);
-    case status::reservation_conflict:
+    case scsi::Status::reservation_conflict:
       if (may_log())
         log_error(fmt::format("leg {}: another initiator has reserved the LUN", quoted(uri())));
       return {false, Errc::permission, {}};
@@ -300,9 +288,9 @@ void IscsiLeg::end_request(IscsiRequest& request) noexcept {
     request.status = Errc::timed_out;
   } else if (request.status == Errc::ok && request.unsent) {
     // Half of a write is neither: it has failed.
-    request.status = request.any_done && changes(request) ? Errc::io
-                     : stopping_                          ? Errc::shutdown
-                                                          : Errc::cancelled;
+    request.status = request.any_done && request.io->modifies() ? Errc::io
+                     : stopping_                                ? Errc::shutdown
+                                                                : Errc::cancelled;
   }
   if (request.unaligned) --unaligned_;
   finished_.splice(finished_.end(), active_, request.self);
@@ -360,7 +348,8 @@ void IscsiLeg::note_event(const disk::Sense& sense) noexcept {
 }
 
 void IscsiLeg::capacity_ended(const IscsiCommand& command) noexcept {
-  if (command.end != IscsiTask::End::answered || command.status != status::good) {
+  if (command.end != IscsiTask::End::answered ||
+      scsi::Status{command.status} != scsi::Status::good) {
     // Another unit attention came first, perhaps.
     check_capacity_ =
         command.end == IscsiTask::End::answered && ++capacity_.tries < most_attentions;

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "server/leg/iscsi_leg.hpp"
+#include "server/leg/zero_bytes.hpp"
 
 namespace blockloom {
 namespace {
@@ -11,26 +12,12 @@ namespace {
 using Kind = IscsiCommand::Kind;
 using Direction = IscsiTask::Direction;
 
-constexpr std::size_t zeroes_size = 1 << 20;
-std::byte zeroes[zeroes_size];  // never written
-
 constexpr std::uint32_t status_descriptors = 63;
 constexpr std::uint32_t status_length = 8 + 16 * status_descriptors;
 constexpr std::uint64_t bounce_size = 256 << 10;  // of an unaligned read
 /// What one UNMAP or WRITE SAME is for at most where the disk names no limit: they take time.
 constexpr std::uint64_t most_trimmed = 1ULL << 30;
 constexpr std::uint64_t most_zeroed = 128ULL << 20;
-
-constexpr std::uint64_t round_down(std::uint64_t n, std::uint64_t unit) {
-  return n - n % unit;
-}
-constexpr std::uint64_t round_up(std::uint64_t n, std::uint64_t unit) {
-  return round_down(n + unit - 1, unit);
-}
-
-bool changes(const IscsiRequest& request) {
-  return request.io->modifies();
-}
 
 }  // namespace
 
@@ -73,7 +60,7 @@ IscsiRequest& IscsiLeg::add_request(Io& io) {
   request.high = inward ? round_down(end, block) : round_up(end, block);
   request.unaligned = !inward && (start != request.low || end != request.high);
   request.at = request.low;
-  if (request.unaligned && changes(request)) {
+  if (request.unaligned && request.io->modifies()) {
     request.step = IscsiRequest::Step::edges;
     request.spare.resize(2 * block);
   }
@@ -124,11 +111,11 @@ void IscsiLeg::pump() noexcept {
 
 /// Whether an earlier request has to end first: one of the two rewrites a block that both touch.
 bool IscsiLeg::conflicts(const IscsiRequest& request) const noexcept {
-  if (unaligned_ == 0 || !changes(request)) return false;
+  if (unaligned_ == 0 || !request.io->modifies()) return false;
   for (const IscsiRequest& other : active_) {
     if (&other == &request) return false;
-    if (changes(other) && (other.unaligned || request.unaligned) && other.low < request.high &&
-        request.low < other.high)
+    if (other.io->modifies() && (other.unaligned || request.unaligned) &&
+        other.low < request.high && request.low < other.high)
       return true;
   }
   return false;
@@ -210,8 +197,8 @@ void IscsiLeg::issue_transfer(IscsiRequest& request) {
   std::uint64_t bytes = std::min(request.high - at, most_bytes_);
   std::byte* data = nullptr;
   if (!request.unaligned) {
-    if (io.op == Op::zero) bytes = std::min<std::uint64_t>(bytes, zeroes_size);
-    data = io.op == Op::zero ? zeroes : io.data + (at - start);
+    if (io.op == Op::zero) bytes = std::min<std::uint64_t>(bytes, zero_bytes_size);
+    data = io.op == Op::zero ? zero_bytes : io.data + (at - start);
   } else if (!writes) {
     bytes = std::min(bytes, std::max(block, round_down(bounce_size, block)));
     if (request.spare.size() < bytes) request.spare.resize(bytes);
@@ -221,8 +208,8 @@ void IscsiLeg::issue_transfer(IscsiRequest& request) {
     data = request.spare.data() + (at < start ? 0 : block);
   } else {
     bytes = std::min({bytes, round_down(end, block) - at,
-                      io.op == Op::zero ? std::uint64_t{zeroes_size} : bytes});
-    data = io.op == Op::zero ? zeroes : io.data + (at - start);
+                      io.op == Op::zero ? std::uint64_t{zero_bytes_size} : bytes});
+    data = io.op == Op::zero ? zero_bytes : io.data + (at - start);
   }
   IscsiCommand& command = new_command(request, Kind::transfer, at, bytes);
   command.direction = writes ? Direction::out : Direction::in;
@@ -283,7 +270,7 @@ bool IscsiLeg::issue_trim(IscsiRequest& request) {
     command.length = static_cast<std::uint32_t>(list.size());
     command.cdb = disk::unmap(static_cast<std::uint16_t>(list.size()));
   } else {
-    command.data = zeroes;
+    command.data = zero_bytes;
     command.length = disk_.block_size;
     command.cdb = disk_.can_unmap_same_16
                       ? disk::write_same_16(range.lba, blocks(bytes), true)
@@ -308,7 +295,7 @@ bool IscsiLeg::issue_write_same(IscsiRequest& request) {
       request.io->has(io_flag::may_trim) && disk_.can_unmap_same_16 && disk_.unmapped_is_zero;
   IscsiCommand& command = new_command(request, Kind::write_same, request.at, bytes);
   command.direction = Direction::out;
-  command.data = zeroes;
+  command.data = zero_bytes;
   command.length = disk_.block_size;
   command.cdb = disk::write_same_16(lba, blocks(bytes), unmap);
   request.at += bytes;

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <charconv>
 
 #include <fcntl.h>
 #include <fmt/format.h>
@@ -10,6 +9,7 @@
 #include <unistd.h>
 
 #include "proto/iscsi/chap.hpp"
+#include "proto/text/number.hpp"
 #include "server/base/log.hpp"
 #include "server/leg/uri.hpp"
 
@@ -26,12 +26,6 @@ constexpr std::string_view grammar =
 
 Error bad(std::string_view what) {
   return {Errc::invalid, std::string(what)};
-}
-
-template <class Number>
-bool parse_whole(std::string_view text, Number& value) {
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  return error == std::errc() && end == text.data() + text.size() && !text.empty();
 }
 
 /// iSCSI names hold no spaces and no controls; what else a type allows is the target's to say.

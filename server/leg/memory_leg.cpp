@@ -15,7 +15,7 @@ namespace {
 
 // More is a typing error: memory is taken as it is written, never given back but by trim.
 constexpr Bytes max_memory(1ULL << 40);
-constexpr std::size_t max_name = 128;
+constexpr std::size_t max_memory_name = 128;
 
 Result<std::shared_ptr<const int>> make_memory(Bytes size) {
   const int fd = memfd_create("blockloom-mem", MFD_CLOEXEC);
@@ -45,9 +45,9 @@ Result<MemoryUri> parse_uri(std::string_view uri) {
   MemoryUri result{*size, {}};
   if (mark == rest.npos) return result;
   result.name = query.starts_with(name_key) ? query.substr(name_key.size()) : std::string_view();
-  if (result.name.empty() || result.name.size() > max_name)
+  if (result.name.empty() || result.name.size() > max_memory_name)
     return Error{Errc::invalid, fmt::format("{}: expected name= with 1 to {} characters",
-                                            quoted(query), max_name)};
+                                            quoted(query), max_memory_name)};
   return result;
 }
 

@@ -5,6 +5,7 @@
 #include <libnbd.h>
 
 #include "server/leg/nbd_connection.hpp"
+#include "server/leg/zero_bytes.hpp"
 
 namespace blockloom {
 namespace {
@@ -13,10 +14,6 @@ constexpr std::uint64_t largest_range = 1U << 30;  // of a command without paylo
 /// In NbdTask::received: chunks came in an order that cannot be followed.
 constexpr std::uint64_t misplaced = ~std::uint64_t{0};
 constexpr unsigned window = 16;  // commands of one Io that are out at a time
-
-// What an Io's zeroes are written from, where the server has no command for them.
-constexpr std::size_t zeroes_size = 256 * 1024;
-alignas(4096) const std::byte zeroes[zeroes_size]{};
 
 /// A command ended. Runs under the handle's lock, on the reader's thread or a sender's; after the
 /// last one the task is somebody else's.
@@ -124,7 +121,7 @@ bool NbdConnection::issue(NbdTask& task, std::uint64_t at, std::uint64_t length)
       return nbd_aio_trim(h, length, offset, completion(task), fua) >= 0;
     case Op::zero: {
       if (!facts_.can_zero)
-        return nbd_aio_pwrite(h, zeroes, length, offset, completion(task), fua) >= 0;
+        return nbd_aio_pwrite(h, zero_bytes, length, offset, completion(task), fua) >= 0;
       const std::uint32_t flags = fua | (io.has(io_flag::may_trim) ? 0U : LIBNBD_CMD_FLAG_NO_HOLE) |
                                   (io.has(io_flag::fast) ? LIBNBD_CMD_FLAG_FAST_ZERO : 0U);
       return nbd_aio_zero(h, length, offset, completion(task), flags) >= 0;
@@ -150,7 +147,7 @@ bool NbdConnection::send(NbdTask& task) noexcept {
   const Io& io = *task.io;
   const std::uint64_t most = !has_payload(io, facts_) ? largest_range
                              : io.op == Op::zero
-                                 ? std::min<std::uint64_t>(zeroes_size, facts_.max_payload)
+                                 ? std::min<std::uint64_t>(zero_bytes_size, facts_.max_payload)
                                  : facts_.max_payload;
   const std::uint64_t left = io.length.value - task.position;
   task.commands.store(1, std::memory_order_relaxed);

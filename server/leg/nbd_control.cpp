@@ -16,8 +16,6 @@ namespace {
 using std::chrono::milliseconds;
 using std::chrono::seconds;
 
-constexpr Duration first_pause = milliseconds(50);
-constexpr Duration longest_pause = seconds(5);
 /// How soon a drain notices that the last answer came.
 constexpr Duration drain_step = milliseconds(20);
 
@@ -237,7 +235,7 @@ void NbdCore::close_links(Lock& lock) {
 }
 
 FenceResult NbdCore::prove(Lock& lock, const Fence& fence) {
-  Backoff backoff(first_pause, longest_pause, seed());
+  Backoff backoff(nbd_first_pause, nbd_longest_pause, seed());
   std::string reason = "the deadline has passed";
   for (;;) {
     if (superseded()) return {Proof::not_yet, about("another fence took its place")};
@@ -349,7 +347,7 @@ void NbdCore::run_open(Lock& lock, Open open) {
 
 /// A link for every connection.
 Result<std::vector<NbdLink>> NbdCore::make_links(Lock& lock, const Open& open) {
-  Backoff backoff(first_pause, longest_pause, seed());
+  Backoff backoff(nbd_first_pause, nbd_longest_pause, seed());
   for (;;) {
     auto first = first_link(lock, open);
     if (first) {

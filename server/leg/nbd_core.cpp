@@ -14,8 +14,6 @@
 namespace blockloom {
 namespace {
 
-constexpr Duration first_pause = std::chrono::milliseconds(50);
-constexpr Duration longest_pause = std::chrono::seconds(5);
 /// A link that lived so long was a good one: the next pause is the shortest again.
 constexpr Duration good_link = std::chrono::seconds(10);
 constexpr Duration grace_when_released = std::chrono::seconds(2);
@@ -223,7 +221,7 @@ bool NbdCore::tick(const Connections& connections) noexcept {
 void NbdCore::look_after_links() {
   set_thread_name("bl-nbd-link");
   block_signals();
-  Backoff backoff(first_pause, longest_pause, std::random_device()());
+  Backoff backoff(nbd_first_pause, nbd_longest_pause, std::random_device()());
   Lock lock(mutex_);
   while (!stopping_) {
     if (fence_)

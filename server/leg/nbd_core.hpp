@@ -18,6 +18,10 @@
 
 namespace blockloom {
 
+/// Between two tries to connect (Backoff).
+inline constexpr Duration nbd_first_pause = std::chrono::milliseconds(50);
+inline constexpr Duration nbd_longest_pause = std::chrono::seconds(5);
+
 /// An NBD leg's links, and the two threads that look after them; both start with the first need.
 /// - "bl-nbd-io" reads what no waiting caller reads, and watches idle links and deadlines.
 /// - "bl-nbd-link" connects, fences, and tells the listener.

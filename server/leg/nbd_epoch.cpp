@@ -1,21 +1,14 @@
 #include "server/leg/nbd_epoch.hpp"
 
-#include <charconv>
-
 #include <fmt/format.h>
+
+#include "proto/text/number.hpp"
 
 namespace blockloom {
 namespace {
 
 constexpr std::string_view separator = ";epoch=";
 constexpr std::string_view marker = "blockloom-epoch: ";
-
-std::optional<std::uint64_t> number(std::string_view text) {
-  std::uint64_t value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc() || end != text.data() + text.size()) return std::nullopt;
-  return value;
-}
 
 }  // namespace
 
@@ -33,11 +26,11 @@ Result<EpochExport> parse_epoch_export(std::string_view name) {
   const std::string_view value = name.substr(at + separator.size());
   const std::string_view device = name.substr(0, at);
   if (value == "?") return EpochExport{device, EpochExport::Kind::query, 0};
-  const auto epoch = number(value);
-  if (!epoch || *epoch == 0)
+  std::uint64_t epoch = 0;
+  if (!parse_whole(value, epoch) || epoch == 0)
     return Error{Errc::invalid, fmt::format("export {}: expected a number from 1 on after '{}'",
                                             quoted(name), separator)};
-  return EpochExport{device, EpochExport::Kind::epoch, *epoch};
+  return EpochExport{device, EpochExport::Kind::epoch, epoch};
 }
 
 std::string epoch_description(std::uint64_t epoch, std::string_view description) {
@@ -47,7 +40,9 @@ std::string epoch_description(std::uint64_t epoch, std::string_view description)
 std::optional<std::uint64_t> epoch_in_description(std::string_view description) {
   if (!description.starts_with(marker)) return std::nullopt;
   description.remove_prefix(marker.size());
-  return number(description.substr(0, description.find(' ')));
+  std::uint64_t epoch = 0;
+  if (!parse_whole(description.substr(0, description.find(' ')), epoch)) return std::nullopt;
+  return epoch;
 }
 
 }  // namespace blockloom

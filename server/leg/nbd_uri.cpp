@@ -1,11 +1,11 @@
 #include "server/leg/nbd_uri.hpp"
 
-#include <charconv>
 #include <optional>
 
 #include <fmt/format.h>
 #include <sys/un.h>
 
+#include "proto/text/number.hpp"
 #include "server/base/units.hpp"
 #include "server/leg/uri.hpp"
 
@@ -33,10 +33,9 @@ const Scheme* scheme_of(std::string_view uri) {
   return nullptr;
 }
 
-std::optional<std::uint32_t> number(std::string_view text, std::uint32_t max) {
+std::optional<std::uint32_t> number_up_to(std::string_view text, std::uint32_t max) {
   std::uint32_t value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc() || end != text.data() + text.size() || value > max) return std::nullopt;
+  if (!parse_whole(text, value) || value > max) return std::nullopt;
   return value;
 }
 
@@ -51,7 +50,7 @@ Result<std::string> absolute_path(std::string_view what, std::string value) {
 }
 
 Result<Duration> milliseconds(std::string_view what, std::string_view text, std::uint32_t max) {
-  const auto value = number(text, max);
+  const auto value = number_up_to(text, max);
   if (!value || *value < 100)
     return wrong(what, text, fmt::format("milliseconds from 100 to {}", max));
   return Duration(std::chrono::milliseconds(*value));
@@ -82,7 +81,7 @@ Result<void> take_parameter(std::string_view key, std::string value, NbdUri& uri
     return {};
   }
   if (key == "connections") {
-    const auto count = number(value, 16);
+    const auto count = number_up_to(value, 16);
     if (!count || *count == 0) return wrong(key, value, "a number from 1 to 16");
     uri.connections = *count;
     return {};
@@ -129,7 +128,7 @@ Result<void> take_authority(std::string_view text, NbdUri& uri) {
     port = text.substr(colon);
   }
   if (!port.empty()) {
-    const auto value = port.starts_with(':') ? number(port.substr(1), 65535) : std::nullopt;
+    const auto value = port.starts_with(':') ? number_up_to(port.substr(1), 65535) : std::nullopt;
     if (!value || *value == 0) return wrong("port", port, "a colon and a number from 1 to 65535");
     uri.port = static_cast<std::uint16_t>(*value);
   }
@@ -138,7 +137,7 @@ Result<void> take_authority(std::string_view text, NbdUri& uri) {
   uri.host = host;
   if (host.empty() || host.size() > 255) return wrong("host", host, "a name or an address");
   if (uri.transport == tcp) return {};
-  const auto cid = number(host, 0xffffffff);
+  const auto cid = number_up_to(host, 0xffffffff);
   if (!cid) return wrong("host", host, "the number of a vsock context (2 is the host)");
   uri.cid = *cid;
   return {};

@@ -27,7 +27,7 @@ std::uint64_t get(Answer bytes, std::size_t at, std::size_t length) {
   return value;
 }
 
-bool bit(Answer bytes, std::size_t at, unsigned number) {
+bool is_set(Answer bytes, std::size_t at, unsigned number) {
   return at < bytes.size() && (bytes[at] >> number & 1) != 0;
 }
 
@@ -218,8 +218,8 @@ bool take_capacity_16(Answer bytes, Traits& traits) noexcept {
   if (last == std::numeric_limits<std::uint64_t>::max()) return false;
   traits.blocks = last + 1;
   traits.block_size = static_cast<std::uint32_t>(get(bytes, 8, 4));
-  traits.provisioned = bit(bytes, 14, 7);
-  traits.unmapped_is_zero = bit(bytes, 14, 6);
+  traits.provisioned = is_set(bytes, 14, 7);
+  traits.unmapped_is_zero = is_set(bytes, 14, 6);
   return true;
 }
 
@@ -268,19 +268,19 @@ void take_block_limits(Answer bytes, Traits& traits) noexcept {
 
 void take_provisioning(Answer bytes, Traits& traits) noexcept {
   if (bytes.size() < 6 || bytes[1] != 0xb2) return;
-  traits.can_unmap = bit(bytes, 5, 7);
-  traits.can_unmap_same_16 = bit(bytes, 5, 6);
-  traits.can_unmap_same_10 = bit(bytes, 5, 5);
+  traits.can_unmap = is_set(bytes, 5, 7);
+  traits.can_unmap_same_16 = is_set(bytes, 5, 6);
+  traits.can_unmap_same_10 = is_set(bytes, 5, 5);
 }
 
 void take_mode_sense(Answer bytes, Traits& traits) noexcept {
   if (bytes.size() < 4) return;
   bytes = bytes.first(std::min<std::size_t>(bytes.size(), std::size_t{bytes[0]} + 1));
-  traits.read_only = bit(bytes, 2, 7);
-  traits.fua = bit(bytes, 2, 4);
+  traits.read_only = is_set(bytes, 2, 7);
+  traits.fua = is_set(bytes, 2, 4);
   const std::size_t page = 4 + (bytes.size() >= 4 ? std::size_t{bytes[3]} : 0);
   if (page + 3 <= bytes.size() && (bytes[page] & 0x3f) == 0x08)
-    traits.write_cache = bit(bytes, page + 2, 2);
+    traits.write_cache = is_set(bytes, page + 2, 2);
 }
 
 std::vector<LbaStatus> parse_lba_status(Answer bytes, std::uint64_t lba) {

@@ -17,7 +17,7 @@ namespace {
 //   second three are for writes (also trim and zero) and flushes, with nine the third three are
 //   for flushes. What waits is sent on at once when the device is suspended.
 //   Status: READS WRITES FLUSHES, those that wait now.
-constexpr std::string_view grammar =
+constexpr std::string_view delay_grammar =
     "LEG OFFSET DELAY, once, or again for writes, or again for writes and for flushes";
 
 enum Kind : std::size_t { reads, writes, flushes };
@@ -129,7 +129,7 @@ Result<Route> parse_route(const TargetArgs& args, std::size_t first) {
 
 Result<std::unique_ptr<Target>> create_delay_target(const TargetArgs& args) {
   const std::size_t count = args.words.size();
-  if (count != 3 && count != 6 && count != 9) return wrong_count("delay", count, grammar);
+  if (count != 3 && count != 6 && count != 9) return wrong_count("delay", count, delay_grammar);
   std::vector<Route> routes;
   for (std::size_t first = 0; first < count; first += 3) {
     auto route = parse_route(args, first);

@@ -24,10 +24,9 @@ namespace {
 //     corrupt_bio_byte NTH DIRECTION VALUE FLAGS
 //       the NTH byte, from 1, of each read (r) or write (w) is replaced by VALUE, if the request
 //       has all FLAGS (0: any), Linux's request flags: 1 is a write, 131072 FUA
-constexpr std::string_view grammar = "LEG OFFSET UP DOWN [COUNT FEATURE…]";
+constexpr std::string_view flakey_grammar = "LEG OFFSET UP DOWN [COUNT FEATURE…]";
 constexpr std::string_view feature_names =
     "error_reads, error_writes, drop_writes or corrupt_bio_byte";
-constexpr std::uint64_t max_uint = std::numeric_limits<std::uint32_t>::max();
 
 /// REQ_OP_WRITE and REQ_FUA of Linux 6.1's struct bio, which the flags of corrupt_bio_byte name.
 constexpr std::uint64_t linux_write = 1, linux_fua = 1U << 17;
@@ -200,7 +199,7 @@ class FeatureParser {
                                "VALUE FLAGS",
                                words_.size())};
     const std::string_view nth_word = take();
-    auto nth = parse_number(nth_word, "flakey: corrupt_bio_byte: byte", max_uint);
+    auto nth = parse_number(nth_word, "flakey: corrupt_bio_byte: byte", max_u32);
     if (!nth) return nth.error();
     if (*nth == 0)
       return Error{Errc::invalid, "flakey: corrupt_bio_byte: byte '0': expected at least 1"};
@@ -211,7 +210,7 @@ class FeatureParser {
                                               quoted(direction))};
     auto value = parse_number(take(), "flakey: corrupt_bio_byte: value", 255);
     if (!value) return value.error();
-    auto flags = parse_number(take(), "flakey: corrupt_bio_byte: flags", max_uint);
+    auto flags = parse_number(take(), "flakey: corrupt_bio_byte: flags", max_u32);
     if (!flags) return flags.error();
     features_.corrupt = {*nth, is(direction, "w"), static_cast<std::uint8_t>(*value), *flags};
     return {};
@@ -241,7 +240,7 @@ class FeatureParser {
 
 Result<Features> parse_features(std::span<const std::string> words) {
   if (words.empty()) return Features{};
-  auto count = parse_number(words[0], "flakey: number of feature words", max_uint);
+  auto count = parse_number(words[0], "flakey: number of feature words", max_u32);
   if (!count) return count.error();
   if (*count != words.size() - 1)
     return Error{Errc::invalid,
@@ -253,18 +252,18 @@ Result<Features> parse_features(std::span<const std::string> words) {
 }  // namespace
 
 Result<std::unique_ptr<Target>> create_flakey_target(const TargetArgs& args) {
-  if (args.words.size() < 4) return wrong_count("flakey", args.words.size(), grammar);
+  if (args.words.size() < 4) return wrong_count("flakey", args.words.size(), flakey_grammar);
   auto offset = parse_sectors(args.words[1], "flakey: offset");
   if (!offset) return offset.error();
-  auto up = parse_number(args.words[2], "flakey: up interval", max_uint);
+  auto up = parse_number(args.words[2], "flakey: up interval", max_u32);
   if (!up) return up.error();
-  auto down = parse_number(args.words[3], "flakey: down interval", max_uint);
+  auto down = parse_number(args.words[3], "flakey: down interval", max_u32);
   if (!down) return down.error();
-  if (*up + *down == 0 || *up + *down > max_uint)
+  if (*up + *down == 0 || *up + *down > max_u32)
     return Error{Errc::invalid,
                  fmt::format("flakey: up interval {} and down interval {}: expected a sum from 1 "
                              "to {} seconds",
-                             *up, *down, max_uint)};
+                             *up, *down, max_u32)};
   auto features = parse_features(args.words.subspan(4));
   if (!features) return features.error();
   auto leg = args.legs.open(args.words[0], *offset, args.length);

@@ -11,7 +11,7 @@ namespace {
 // linear LEG OFFSET
 //
 //   Maps the target's sectors to those of LEG from OFFSET on.
-constexpr std::string_view grammar = "LEG OFFSET";
+constexpr std::string_view linear_grammar = "LEG OFFSET";
 
 class LinearTarget final : public Target {
  public:
@@ -41,7 +41,7 @@ class LinearTarget final : public Target {
 }  // namespace
 
 Result<std::unique_ptr<Target>> create_linear_target(const TargetArgs& args) {
-  if (args.words.size() != 2) return wrong_count("linear", args.words.size(), grammar);
+  if (args.words.size() != 2) return wrong_count("linear", args.words.size(), linear_grammar);
   auto offset = parse_sectors(args.words[1], "linear: offset");
   if (!offset) return offset.error();
   auto leg = args.legs.open(args.words[0], *offset, args.length);

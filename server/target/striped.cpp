@@ -14,8 +14,7 @@ namespace {
 //   Lays chunks of CHUNK_SIZE sectors over the legs in turn, each from its OFFSET on. The
 //   target's length is a multiple of STRIPES × CHUNK_SIZE.
 //   Status: STRIPES LEG… 1 HEALTH, one letter a stripe: A alive, D had an error.
-constexpr std::string_view grammar = "STRIPES CHUNK_SIZE (LEG OFFSET) for each stripe";
-constexpr std::uint64_t max_uint = std::numeric_limits<std::uint32_t>::max();
+constexpr std::string_view striped_grammar = "STRIPES CHUNK_SIZE (LEG OFFSET) for each stripe";
 
 /// Divides by a number that is often a power of two, without a division then.
 class Divisor {
@@ -116,16 +115,16 @@ Result<void> check_layout(Sectors length, std::uint64_t stripes, std::uint64_t c
 }  // namespace
 
 Result<std::unique_ptr<Target>> create_striped_target(const TargetArgs& args) {
-  if (args.words.size() < 2) return wrong_count("striped", args.words.size(), grammar);
-  auto stripes = parse_number(args.words[0], "striped: number of stripes", max_uint);
+  if (args.words.size() < 2) return wrong_count("striped", args.words.size(), striped_grammar);
+  auto stripes = parse_number(args.words[0], "striped: number of stripes", max_u32);
   if (!stripes) return stripes.error();
   if (*stripes == 0)
     return Error{Errc::invalid, "striped: number of stripes '0': expected at least 1"};
-  auto chunk = parse_number(args.words[1], "striped: chunk size", max_uint);
+  auto chunk = parse_number(args.words[1], "striped: chunk size", max_u32);
   if (!chunk || *chunk == 0)
     return Error{Errc::invalid,
                  fmt::format("striped: chunk size {}: expected a number of sectors from 1 to {}",
-                             quoted(args.words[1]), max_uint)};
+                             quoted(args.words[1]), max_u32)};
   if (auto layout = check_layout(args.length, *stripes, *chunk); !layout) return layout.error();
   if (args.words.size() != 2 + 2 * *stripes)
     return Error{Errc::invalid,

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <limits>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -8,6 +9,9 @@
 #include "server/base/units.hpp"
 
 namespace blockloom {
+
+/// What dm's grammar calls an unsigned int.
+inline constexpr std::uint64_t max_u32 = std::numeric_limits<std::uint32_t>::max();
 
 /// One line of a table: "START LENGTH TYPE ARGUMENT…", sectors of 512 bytes.
 struct TableLine {

@@ -13,7 +13,6 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <charconv>
 #include <cinttypes>
 #include <cstdint>
 #include <cstdio>
@@ -28,6 +27,8 @@
 #include <linux/fs.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
+
+#include "proto/text/number.hpp"
 
 namespace {
 
@@ -61,8 +62,7 @@ std::uint64_t digest(std::span<const std::uint8_t> bytes) {
 
 std::optional<std::uint64_t> number(std::string_view word) {
   std::uint64_t value = 0;
-  const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), value);
-  if (error != std::errc() || end != word.data() + word.size()) return std::nullopt;
+  if (!blockloom::parse_whole(word, value)) return std::nullopt;
   return value;
 }
 

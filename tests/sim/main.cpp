@@ -1,4 +1,3 @@
-#include <charconv>
 #include <chrono>
 #include <cstdio>
 #include <map>
@@ -6,6 +5,7 @@
 
 #include <fmt/format.h>
 
+#include "proto/text/number.hpp"
 #include "server/target/mirror/rules.hpp"
 #include "tests/sim/world.hpp"
 
@@ -25,11 +25,6 @@ int usage() {
   fmt::print(stderr,
              "usage: sim --seed N | --seeds FROM..TO [--stop] [--rule NAME] [--report SECONDS]\n");
   return 2;
-}
-
-bool number(const std::string& text, std::uint64_t& value) {
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  return error == std::errc() && end == text.data() + text.size();
 }
 
 bool remove_rule(const std::string& name) {
@@ -103,16 +98,16 @@ int main(int argc, char** argv) {
     if (value.empty()) return usage();
     ++i;
     if (word == "--seed") {
-      if (!number(value, from)) return usage();
+      if (!blockloom::parse_whole(value, from)) return usage();
       to = from;
       one = true;
     } else if (word == "--seeds") {
       const auto dots = value.find("..");
-      if (dots == std::string::npos || !number(value.substr(0, dots), from) ||
-          !number(value.substr(dots + 2), to))
+      if (dots == std::string::npos || !blockloom::parse_whole(value.substr(0, dots), from) ||
+          !blockloom::parse_whole(value.substr(dots + 2), to))
         return usage();
     } else if (word == "--report") {
-      if (!number(value, report)) return usage();
+      if (!blockloom::parse_whole(value, report)) return usage();
     } else if (word == "--rule") {
       if (!remove_rule(value)) {
         fmt::print(stderr, "'{}' is no rule that this build can remove\n", value);

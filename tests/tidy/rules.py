@@ -58,12 +58,13 @@ def clang_format(root, paths):
 
 # DESIGN's arrows: what a folder may include. Frontends never include each other.
 BELOW = {
+    "proto/text": [],
     "proto/control": [],
-    "proto/dump": [],
-    "proto/iscsi": [],
-    "proto/scsi": [],
-    "server/base": [],
-    "server/leg": ["server/base", "proto/iscsi"],
+    "proto/dump": ["proto/text"],
+    "proto/iscsi": ["proto/text"],
+    "proto/scsi": ["proto/text"],
+    "server/base": ["proto/text"],
+    "server/leg": ["server/base", "proto/iscsi", "proto/scsi"],
     "server/io": ["server/leg"],
     "server/target": ["server/io"],
     "server/device": ["server/target"],

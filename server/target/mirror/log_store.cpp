@@ -5,12 +5,13 @@
 
 #include <fmt/format.h>
 
+#include "server/target/mirror/region_log_storage.hpp"
+
 namespace blockloom::mirror {
 namespace {
 
 constexpr std::size_t row_size = 4 * log_page_size;  // two generations of two copies
 constexpr Bytes largest_transfer(64 << 10);
-constexpr char magic[8] = {'b', 'l', 'k', 'l', 'm', 'l', 'o', 'g'};
 constexpr std::size_t uuid_at = 8;
 
 }  // namespace
@@ -113,7 +114,7 @@ Result<Uuid> LogStore::peek() {
   std::vector<std::byte> row(row_size);
   if (auto r = read(0, row); !r) return named(r.error());
   for (std::size_t at = 0; at < row.size(); at += log_page_size) {
-    if (std::memcmp(row.data() + at, magic, sizeof magic) != 0) continue;
+    if (std::memcmp(row.data() + at, log_page_magic, sizeof log_page_magic) != 0) continue;
     Uuid uuid;
     std::memcpy(uuid.data(), row.data() + at + uuid_at, uuid.size());
     return uuid;

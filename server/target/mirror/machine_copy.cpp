@@ -11,7 +11,7 @@ namespace {
 constexpr std::size_t copied_limit = 64;  // regions that wait for a flush
 constexpr std::size_t flush_at = 32;
 constexpr Time flush_after = second;
-constexpr unsigned look_at = 1024;  // regions without a source, a visit
+constexpr unsigned regions_a_visit = 1024;  // regions without a source, a visit
 }  // namespace
 
 bool State::Machine::copies_idle() const noexcept {
@@ -22,7 +22,7 @@ bool State::Machine::copies_idle() const noexcept {
 bool State::Machine::pick_region(std::uint64_t& found) {
   std::uint64_t r = copy_cursor_;
   bool wrapped = false;
-  for (unsigned n = 0; n < look_at; ++n) {
+  for (unsigned n = 0; n < regions_a_visit; ++n) {
     r = log_.next_stale(up_, r);
     if (r >= log_.regions()) {
       if (wrapped || copy_stuck_) break;

@@ -7,7 +7,7 @@
 namespace blockloom::mirror {
 namespace {
 constexpr std::size_t mismatch_limit = 1000;
-constexpr unsigned look_at = 1024;  // regions a visit
+constexpr unsigned scrubbed_a_visit = 1024;  // regions a visit
 }  // namespace
 
 void State::Machine::start_scrub(Scrub how) {
@@ -29,7 +29,7 @@ void State::Machine::scrub_next() {
   Request& r = requests_[scrub_slot_];
   if (!scrubbing_ || r.step != Step::free) return;
   if (const Time when = pace_.next_start(now_); when > now_) return arm(when);
-  for (unsigned n = 0; n < look_at; ++n) {
+  for (unsigned n = 0; n < scrubbed_a_visit; ++n) {
     if (scrub_at_ >= config_.size) return stop_scrub(true);
     const std::uint64_t region_number = scrub_at_ >> shift_;
     const Region& g = region(region_number);

@@ -40,6 +40,9 @@ struct Wanted {
   std::shared_ptr<Leg> log;     ///< null: core log
 };
 
+/// The most that a read, a write or a copy of the mirror takes at once.
+inline constexpr Bytes largest_piece(1 << 20);
+
 /// A mirror that lives: its state machine, its record, its legs and what is out on them. It
 /// outlives the tables that show it: a table swap that adds a leg or changes a feature hands the
 /// same Mirror from the old table's target to the new one's, with all that it knows, so that no

@@ -12,8 +12,6 @@ namespace blockloom::mirror {
 namespace {
 
 constexpr std::uint32_t most_requests = 512;
-constexpr Bytes largest_piece(1 << 20);
-
 Uuid random_uuid() {
   std::random_device source;
   Uuid uuid;

@@ -23,8 +23,6 @@ using mirror::Mirror;
 using mirror::Wanted;
 
 // Pieces of a request: a buffer each, and short locks.
-constexpr Bytes largest_piece(1 << 20);
-
 class MirrorTarget final : public Target {
  public:
   MirrorTarget(std::shared_ptr<Mirror> mirror, Wanted wanted)
@@ -37,7 +35,7 @@ class MirrorTarget final : public Target {
   std::string_view type() const noexcept override { return "mirror"; }
   std::span<const std::shared_ptr<Leg>> legs() const noexcept override { return legs_; }
   Bytes chunk() const noexcept override {
-    return std::min(largest_piece, to_bytes(wanted_.spec.region_size));
+    return std::min(mirror::largest_piece, to_bytes(wanted_.spec.region_size));
   }
   bool chunks_all() const noexcept override { return true; }
   bool maps_flush() const noexcept override { return true; }

@@ -16,7 +16,6 @@
 namespace blockloom::mirror {
 namespace {
 
-constexpr char magic[8] = {'b', 'l', 'k', 'l', 'm', 'l', 'o', 'g'};
 constexpr std::uint32_t version = 1;
 constexpr std::size_t crc_at = 60;
 
@@ -49,7 +48,7 @@ std::uint32_t page_crc(const std::byte* page) {
 }
 
 bool has_magic(const std::byte* page) {
-  return std::memcmp(page, magic, sizeof magic) == 0;
+  return std::memcmp(page, log_page_magic, sizeof log_page_magic) == 0;
 }
 
 bool whole(const std::byte* page) {
@@ -83,7 +82,7 @@ static_assert(at_roles + max_legs <= at_legs);
 
 void RegionLog::encode(std::uint32_t page, std::byte* out) const {
   std::memset(out, 0, log_page_size);
-  std::memcpy(out, magic, sizeof magic);
+  std::memcpy(out, log_page_magic, sizeof log_page_magic);
   std::memcpy(out + 8, identity_.mirror.data(), 16);
   store_at(out, 24, page);
   store_at(out, 28, version);

@@ -11,6 +11,7 @@
 /// What RegionLog's two sources share: its memory, and the shape of the medium.
 namespace blockloom::mirror {
 
+inline constexpr char log_page_magic[8] = {'b', 'l', 'k', 'l', 'm', 'l', 'o', 'g'};
 inline constexpr std::uint64_t log_row_size = std::uint64_t{4} * log_page_size;
 inline constexpr std::size_t log_batch_pages = 64;
 inline constexpr unsigned log_planes = 1 + max_legs;  ///< dirty, and stale of each leg

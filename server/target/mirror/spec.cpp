@@ -269,7 +269,7 @@ Result<void> take_feature(MirrorSpec& spec, Words& words) {
   return unknown_feature(word);
 }
 
-Result<void> check(const MirrorSpec& spec) {
+Result<void> check_spec(const MirrorSpec& spec) {
   if (spec.min_acks < 1 || spec.min_acks > spec.legs.size())
     return Error{Errc::invalid, fmt::format("mirror: min_acks {}: expected 1 to {}, the number of "
                                             "legs",
@@ -299,7 +299,7 @@ Result<MirrorSpec> parse_mirror(std::span<const std::string> list) {
     return Error{Errc::invalid, fmt::format("mirror: {} after the features: expected the end of "
                                             "the line",
                                             quoted(words.take()))};
-  if (auto r = check(spec); !r) return r.error();
+  if (auto r = check_spec(spec); !r) return r.error();
   return spec;
 }
 

@@ -12,7 +12,7 @@ Error bad(std::string why) {
   return {Errc::invalid, std::move(why)};
 }
 
-Result<void> check(const Config& config, const RegionLog& log) {
+Result<void> check_config(const Config& config, const RegionLog& log) {
   const LogIdentity& identity = log.identity();
   if (config.legs.empty() || config.legs.size() > max_legs)
     return bad(
@@ -48,7 +48,7 @@ Result<void> check(const Config& config, const RegionLog& log) {
 }  // namespace
 
 Result<std::unique_ptr<State>> State::create(const Config& config, RegionLog log) {
-  if (Result<void> ok = check(config, log); !ok) return ok.error();
+  if (Result<void> ok = check_config(config, log); !ok) return ok.error();
   auto machine = std::make_unique<Machine>(config, std::move(log));
   if (!machine->whole())
     return Error{Errc::no_memory, fmt::format("no memory for the state of {} regions; take a "

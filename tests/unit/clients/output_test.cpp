@@ -6,19 +6,12 @@
 
 #include <doctest/doctest.h>
 
-#include "proto/control/message.hpp"
+#include "tests/unit/clients/values.hpp"
 
 using namespace blockloom;
 using namespace blockloom::cli;
 
 namespace {
-
-rpc::Value value(std::string_view text) {
-  rpc::Value result;
-  rpc::Failure failure;
-  REQUIRE_MESSAGE(rpc::parse_value(text, result, failure), failure.message);
-  return result;
-}
 
 const char* const none = R"({"devices":[]})";
 

@@ -1,19 +1,12 @@
 #include <doctest/doctest.h>
 
 #include "clients/blockloom/output.hpp"
-#include "proto/control/message.hpp"
+#include "tests/unit/clients/values.hpp"
 
 using namespace blockloom;
 using namespace blockloom::cli;
 
 namespace {
-
-rpc::Value value(std::string_view text) {
-  rpc::Value result;
-  rpc::Failure failure;
-  REQUIRE_MESSAGE(rpc::parse_value(text, result, failure), failure.message);
-  return result;
-}
 
 const char* const before = R"({"time_s":10,"devices":[{"name":"a","queued":0,
   "io":{"reads":100,"read_bytes":4096,"samples":10,"sampled_ns":1000},

@@ -10,14 +10,7 @@
 using namespace blockloom;
 using namespace std::chrono_literals;
 
-namespace {
-
-std::string errc_of(const rpc::Reply& reply) {
-  REQUIRE(reply.failure);
-  return reply.failure->data["errc"].text();
-}
-
-}  // namespace
+namespace {}  // namespace
 
 TEST_CASE("the socket is for its owner only") {
   TestServer server;

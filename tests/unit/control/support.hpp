@@ -3,6 +3,7 @@
 #include <string>
 #include <string_view>
 
+#include <doctest/doctest.h>
 #include <sys/types.h>
 
 #include "proto/control/message.hpp"
@@ -44,6 +45,12 @@ class TestClient {
   std::string buffer_;
   int next_id_ = 1;
 };
+
+/// The name of the error that a call was answered with.
+inline std::string errc_of(const blockloom::rpc::Reply& reply) {
+  REQUIRE_MESSAGE(reply.failure, to_text(reply.result));
+  return reply.failure->data["errc"].text();
+}
 
 /// A registry and a control server on it, in a folder of its own.
 struct TestServer {

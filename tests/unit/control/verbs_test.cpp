@@ -12,11 +12,6 @@ using rpc::to_text;
 
 namespace {
 
-std::string errc_of(const rpc::Reply& reply) {
-  REQUIRE_MESSAGE(reply.failure, to_text(reply.result));
-  return reply.failure->data["errc"].text();
-}
-
 std::string result_of(const rpc::Reply& reply) {
   REQUIRE_MESSAGE(!reply.failure, reply.failure->message);
   return to_text(reply.result);

@@ -13,7 +13,7 @@ using namespace std::chrono_literals;
 
 namespace {
 
-DeviceSpec memory(const std::string& leg = "mem:1M") {
+DeviceSpec memory_device(const std::string& leg = "mem:1M") {
   return {"v", "", "", "0 2048 linear " + leg + " 0", false};
 }
 
@@ -47,7 +47,7 @@ struct HeldWrite : Waiter {
 
 TEST_CASE("a writer that meets a held range waits for its end, others and readers do not") {
   Registry registry;
-  REQUIRE(registry.create(memory()));
+  REQUIRE(registry.create(memory_device()));
   const auto device = device_of(registry, "v");
   Held held(*device, 4096, 4096);
   REQUIRE(held.granted);
@@ -78,7 +78,7 @@ TEST_CASE("a writer that meets a held range waits for its end, others and reader
 
 TEST_CASE("trims and zeroes are writers too") {
   Registry registry;
-  REQUIRE(registry.create(memory()));
+  REQUIRE(registry.create(memory_device()));
   const auto device = device_of(registry, "v");
   Held held(*device, 0, 512);
   Waiter trim(*device, Op::trim, Bytes(0), Bytes(4096)),
@@ -94,7 +94,7 @@ TEST_CASE("trims and zeroes are writers too") {
 
 TEST_CASE("the first hold waits for writers that were on their way before it") {
   Registry registry;
-  REQUIRE(registry.create(memory("fault:[write=hang]:mem:1M")));
+  REQUIRE(registry.create(memory_device("fault:[write=hang]:mem:1M")));
   const auto device = device_of(registry, "v");
   auto data = filled(512, 1);
   HeldWrite hung(*device, 0, data);
@@ -115,7 +115,7 @@ TEST_CASE("the first hold waits for writers that were on their way before it") {
 
 TEST_CASE("a later hold waits only for writers in its range, and for holds before it") {
   Registry registry;
-  REQUIRE(registry.create(memory("fault:[]:mem:1M")));
+  REQUIRE(registry.create(memory_device("fault:[]:mem:1M")));
   const auto device = device_of(registry, "v");
   Held first(*device, 0, 512);
   first.release();  // from here on writers are listed
@@ -139,7 +139,7 @@ TEST_CASE("a later hold waits only for writers in its range, and for holds befor
 
 TEST_CASE("a parked writer does not keep a suspend waiting, and the holder may end meanwhile") {
   Registry registry;
-  REQUIRE(registry.create(memory()));
+  REQUIRE(registry.create(memory_device()));
   const auto device = device_of(registry, "v");
   Held held(*device, 0, 512);
   auto data = filled(512, 1);
@@ -154,7 +154,7 @@ TEST_CASE("a parked writer does not keep a suspend waiting, and the holder may e
 
 TEST_CASE("a counter under a hold loses no increment, whoever writes beside it") {
   Registry registry;
-  REQUIRE(registry.create(memory("fault:[write=delay:100us]:mem:1M")));
+  REQUIRE(registry.create(memory_device("fault:[write=delay:100us]:mem:1M")));
   const auto device = device_of(registry, "v");
   constexpr int threads = 3, rounds = 200;
   std::vector<std::thread> running;
@@ -194,7 +194,7 @@ TEST_CASE("a counter under a hold loses no increment, whoever writes beside it")
 
 TEST_CASE("a request that waits for a resume can be taken back, another cannot") {
   Registry registry;
-  REQUIRE(registry.create(memory("fault:[read=hang]:mem:1M")));
+  REQUIRE(registry.create(memory_device("fault:[read=hang]:mem:1M")));
   const auto device = device_of(registry, "v");
   auto data = filled(512, 0);
   Waiter out(*device, Op::read, Bytes(0), Bytes(512), data.data());

@@ -11,12 +11,12 @@ using namespace blockloom::test;
 namespace {
 
 constexpr std::uint32_t block = 4096;
-constexpr std::uint64_t size = 64 * block;
+constexpr std::uint64_t disk_size = 64 * block;
 
 /// A disk of whole blocks, which ends its requests only when it is told to.
 class Disk {
  public:
-  Data content = Data(size);
+  Data content = Data(disk_size);
   std::deque<Io*> held;
   bool holds = true;
   Errc error = Errc::ok;
@@ -86,13 +86,14 @@ TEST_CASE("what is in whole blocks and changes nothing passes") {
 
 TEST_CASE("random sectors behave as on a disk of sectors") {
   Fixture f;
-  Data model = noise(size, 7);
+  Data model = noise(disk_size, 7);
   f.disk.content = model;
   std::mt19937 random(42);
   for (int i = 0; i < 3000; ++i) {
     f.disk.holds = random() % 2 == 0;
-    const std::uint64_t offset = random() % (size / 512) * 512;
-    const std::uint64_t length = std::min<std::uint64_t>(size - offset, (1 + random() % 40) * 512);
+    const std::uint64_t offset = random() % (disk_size / 512) * 512;
+    const std::uint64_t length =
+        std::min<std::uint64_t>(disk_size - offset, (1 + random() % 40) * 512);
     const auto at = model.begin() + static_cast<std::ptrdiff_t>(offset);
     constexpr Op ops[] = {Op::read, Op::write, Op::zero, Op::trim};
     TestIo io(ops[random() % 4], offset, length);

@@ -13,7 +13,7 @@ using namespace blockloom::test;
 
 namespace {
 
-std::string refused(std::string_view uri) {
+std::string iscsi_refusal(std::string_view uri) {
   const auto parsed = parse_iscsi_uri(uri);
   REQUIRE_FALSE(parsed);
   return parsed.error().message;
@@ -67,33 +67,35 @@ TEST_CASE("an iSCSI URI's parameters are taken") {
 }
 
 TEST_CASE("what is wrong with an iSCSI URI is named") {
-  CHECK(refused("iscsi:/x") ==
+  CHECK(iscsi_refusal("iscsi:/x") ==
         "leg 'iscsi:/x': expected iscsi://[USER[%PASSWORD]@]HOST[:PORT]/TARGET/LUN[?KEY=VALUE&…]");
-  CHECK(refused("iscsi://h/iqn.2026-01.x:y").find("expected iscsi://") != std::string::npos);
-  CHECK(refused("iscsi://h:0/iqn.x/1").find("expected a port from 1 to 65535") !=
+  CHECK(iscsi_refusal("iscsi://h/iqn.2026-01.x:y").find("expected iscsi://") != std::string::npos);
+  CHECK(iscsi_refusal("iscsi://h:0/iqn.x/1").find("expected a port from 1 to 65535") !=
         std::string::npos);
-  CHECK(refused("iscsi://h:70000/iqn.x/1").find("expected a port") != std::string::npos);
-  CHECK(refused("iscsi:///iqn.x/1").find("expected a host name") != std::string::npos);
-  CHECK(refused("iscsi://h/disk/1").find("expected an iSCSI name") != std::string::npos);
-  CHECK(refused("iscsi://h/iqn.x/16384").find("expected a number from 0 to 16383") !=
+  CHECK(iscsi_refusal("iscsi://h:70000/iqn.x/1").find("expected a port") != std::string::npos);
+  CHECK(iscsi_refusal("iscsi:///iqn.x/1").find("expected a host name") != std::string::npos);
+  CHECK(iscsi_refusal("iscsi://h/disk/1").find("expected an iSCSI name") != std::string::npos);
+  CHECK(iscsi_refusal("iscsi://h/iqn.x/16384").find("expected a number from 0 to 16383") !=
         std::string::npos);
-  CHECK(refused("iscsi://h/iqn.x/-1").find("LUN") != std::string::npos);
-  CHECK(refused("iscsi://u@h/iqn.x/1").find("CHAP takes both") != std::string::npos);
-  CHECK(refused("iscsi://h/iqn.x/1?password_file=/p").find("CHAP takes both") != std::string::npos);
-  CHECK(refused("iscsi://u%p@h/iqn.x/1?password_file=/p").find("expected one of them") !=
+  CHECK(iscsi_refusal("iscsi://h/iqn.x/-1").find("LUN") != std::string::npos);
+  CHECK(iscsi_refusal("iscsi://u@h/iqn.x/1").find("CHAP takes both") != std::string::npos);
+  CHECK(iscsi_refusal("iscsi://h/iqn.x/1?password_file=/p").find("CHAP takes both") !=
         std::string::npos);
-  CHECK(refused("iscsi://h/iqn.x/1?target_user=t").find("mutual CHAP takes both") !=
+  CHECK(iscsi_refusal("iscsi://u%p@h/iqn.x/1?password_file=/p").find("expected one of them") !=
         std::string::npos);
-  CHECK(refused("iscsi://h/iqn.x/1?target_user=t&target_password_file=/p")
+  CHECK(iscsi_refusal("iscsi://h/iqn.x/1?target_user=t").find("mutual CHAP takes both") !=
+        std::string::npos);
+  CHECK(iscsi_refusal("iscsi://h/iqn.x/1?target_user=t&target_password_file=/p")
             .find("mutual CHAP comes on top") != std::string::npos);
-  CHECK(refused("iscsi://h/iqn.x/1?data_digest=md5").find("expected none or crc32c") !=
+  CHECK(iscsi_refusal("iscsi://h/iqn.x/1?data_digest=md5").find("expected none or crc32c") !=
         std::string::npos);
-  CHECK(refused("iscsi://h/iqn.x/1?queue_depth=0").find("expected a number from 1 to 512") !=
+  CHECK(iscsi_refusal("iscsi://h/iqn.x/1?queue_depth=0").find("expected a number from 1 to 512") !=
         std::string::npos);
-  CHECK(refused("iscsi://h/iqn.x/1?timeout=1us").find("expected at least 100ms") !=
+  CHECK(iscsi_refusal("iscsi://h/iqn.x/1?timeout=1us").find("expected at least 100ms") !=
         std::string::npos);
-  CHECK(refused("iscsi://h/iqn.x/1?chap=rot13").find("expected a list of") != std::string::npos);
-  CHECK(refused("iscsi://h/iqn.x/1?colour=red").find("'colour': expected password_file") !=
+  CHECK(iscsi_refusal("iscsi://h/iqn.x/1?chap=rot13").find("expected a list of") !=
+        std::string::npos);
+  CHECK(iscsi_refusal("iscsi://h/iqn.x/1?colour=red").find("'colour': expected password_file") !=
         std::string::npos);
 }
 
@@ -103,8 +105,8 @@ TEST_CASE("no refusal of an iSCSI URI shows its password") {
         "iscsi://u%hunter2@h/disk/1", "iscsi://u%hunter%2@h/iqn.x/1", "iscsi://u%hunter2@h",
         "iscsi://u%hun/ter2@h/iqn.x/1", "iscsi://u%hun@ter2@h/disk/1"}) {
     CAPTURE(uri);
-    CHECK(refused(uri).find("hun") == std::string::npos);
-    CHECK(refused(uri).find("ter2") == std::string::npos);
+    CHECK(iscsi_refusal(uri).find("hun") == std::string::npos);
+    CHECK(iscsi_refusal(uri).find("ter2") == std::string::npos);
   }
 }
 

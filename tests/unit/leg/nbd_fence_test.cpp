@@ -14,8 +14,10 @@
 
 #include "server/leg/remote_leg.hpp"
 #include "tests/unit/leg/leg_test.hpp"
+#include "tests/unit/leg/remote_test.hpp"
 
 using namespace blockloom;
+using test::fence;
 
 namespace {
 
@@ -95,22 +97,6 @@ class HangingUp {
   std::thread thread_;
 };
 
-struct Listener final : LinkListener {
-  void link_lost(RemoteLeg&, const Error&) noexcept override {}
-  void link_up(RemoteLeg&, std::uint64_t) noexcept override {}
-};
-
-TimePoint soon() {
-  return Clock::now() + std::chrono::seconds(20);
-}
-
-FenceResult fence(RemoteLeg& leg, std::uint64_t epoch) {
-  std::promise<FenceResult> promise;
-  leg.fence(epoch, FenceScope::own, soon(),
-            [&](FenceResult r) { promise.set_value(std::move(r)); });
-  return promise.get_future().get();
-}
-
 }  // namespace
 
 TEST_CASE("a fence that is asked for by the very write whose end is unknown proves nothing") {
@@ -121,11 +107,12 @@ TEST_CASE("a fence that is asked for by the very write whose end is unknown prov
   REQUIRE(opened);
   Leg& leg = **opened;
   RemoteLeg& remote = *leg.remote();
-  Listener listener;
+  test::Listener listener;
   REQUIRE(remote.take_control(listener));
-  REQUIRE(fence(remote, 1).proof == Proof::given);
+  REQUIRE(fence(remote, 1) == Proof::given);
   std::promise<Errc> up;
-  remote.open_session(1, soon(), [&](Result<void> r) { up.set_value(r.code()); });
+  remote.open_session(1, Clock::now() + std::chrono::seconds(20),
+                      [&](Result<void> r) { up.set_value(r.code()); });
   REQUIRE(up.get_future().get() == Errc::ok);
 
   struct Write {
@@ -140,7 +127,7 @@ TEST_CASE("a fence that is asked for by the very write whose end is unknown prov
   write.io.owner = &write;
   write.io.complete = [](Io& io) noexcept {
     auto& self = *static_cast<Write*>(io.owner);
-    self.remote.fence(2, FenceScope::own, soon(),
+    self.remote.fence(2, FenceScope::own, Clock::now() + std::chrono::seconds(20),
                       [&self](FenceResult r) { self.fenced.set_value(std::move(r)); });
     // The fence looks while this thread has not told of the link's end yet.
     std::this_thread::sleep_for(std::chrono::milliseconds(200));

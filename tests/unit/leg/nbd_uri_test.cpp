@@ -16,7 +16,7 @@ NbdUri parse(std::string_view text) {
   return *uri;
 }
 
-std::string refused(std::string_view text) {
+std::string nbd_refusal(std::string_view text) {
   const auto uri = parse_nbd_uri(text);
   REQUIRE_FALSE_MESSAGE(uri, text);
   return uri.error().message;
@@ -80,41 +80,43 @@ TEST_CASE("an NBD URI's times are bounded") {
   const NbdUri uri = parse("nbd://h/x?timeout_ms=250&connect_timeout_ms=100");
   CHECK(uri.timeout == 250ms);
   CHECK(uri.connect_timeout == 100ms);
-  CHECK(refused("nbd://h/x?timeout_ms=99") ==
+  CHECK(nbd_refusal("nbd://h/x?timeout_ms=99") ==
         "timeout_ms '99': expected milliseconds from 100 to 3600000");
-  CHECK(refused("nbd://h/x?connect_timeout_ms=60001") ==
+  CHECK(nbd_refusal("nbd://h/x?connect_timeout_ms=60001") ==
         "connect_timeout_ms '60001': expected milliseconds from 100 to 60000");
 }
 
 TEST_CASE("what is wrong in an NBD URI is named, with what was expected") {
-  CHECK(refused("nbd:host") ==
+  CHECK(nbd_refusal("nbd:host") ==
         "expected nbd://HOST[:PORT]/EXPORT, or nbd+unix:///EXPORT?socket=PATH");
-  CHECK(refused("nbd:///x") == "host '': expected a name or an address");
-  CHECK(refused("nbd://h:0/x") == "port ':0': expected a colon and a number from 1 to 65535");
-  CHECK(refused("nbd://h:/x") == "port ':': expected a colon and a number from 1 to 65535");
-  CHECK(refused("nbd://[::1/x") == "host '[::1': expected ] after an IPv6 address");
-  CHECK(refused("nbd://a@h/x") == "user 'a': expected a name, with TLS only");
-  CHECK(refused("nbd+unix:///x") == "expected a parameter socket=PATH");
-  CHECK(refused("nbd+unix://host/x?socket=/s") ==
+  CHECK(nbd_refusal("nbd:///x") == "host '': expected a name or an address");
+  CHECK(nbd_refusal("nbd://h:0/x") == "port ':0': expected a colon and a number from 1 to 65535");
+  CHECK(nbd_refusal("nbd://h:/x") == "port ':': expected a colon and a number from 1 to 65535");
+  CHECK(nbd_refusal("nbd://[::1/x") == "host '[::1': expected ] after an IPv6 address");
+  CHECK(nbd_refusal("nbd://a@h/x") == "user 'a': expected a name, with TLS only");
+  CHECK(nbd_refusal("nbd+unix:///x") == "expected a parameter socket=PATH");
+  CHECK(nbd_refusal("nbd+unix://host/x?socket=/s") ==
         "host 'host': expected none between // and / where socket=PATH says the place");
-  CHECK(refused("nbd+unix:///x?socket=s") == "socket 's': expected an absolute path");
-  CHECK(refused("nbd+unix:///x?socket=/" + std::string(120, 's')).ends_with("at most 107 bytes"));
-  CHECK(refused("nbd://h/x?socket=/s") ==
+  CHECK(nbd_refusal("nbd+unix:///x?socket=s") == "socket 's': expected an absolute path");
+  CHECK(
+      nbd_refusal("nbd+unix:///x?socket=/" + std::string(120, 's')).ends_with("at most 107 bytes"));
+  CHECK(nbd_refusal("nbd://h/x?socket=/s") ==
         "parameter 'socket': expected it with nbd+unix: or nbds+unix: only");
-  CHECK(refused("nbd://h/x?tls-psk-file=/k") ==
+  CHECK(nbd_refusal("nbd://h/x?tls-psk-file=/k") ==
         "TLS parameters: expected a scheme with TLS, such as nbds:");
-  CHECK(refused("nbds://h/x?tls-psk-file=/k&tls-certificates=/c") ==
+  CHECK(nbd_refusal("nbds://h/x?tls-psk-file=/k&tls-certificates=/c") ==
         "expected tls-certificates or tls-psk-file, not both");
-  CHECK(refused("nbds://h/x?tls-psk-file=k") == "tls-psk-file 'k': expected an absolute path");
-  CHECK(refused("nbds://h/x?tls-verify-peer=maybe") ==
+  CHECK(nbd_refusal("nbds://h/x?tls-psk-file=k") == "tls-psk-file 'k': expected an absolute path");
+  CHECK(nbd_refusal("nbds://h/x?tls-verify-peer=maybe") ==
         "tls-verify-peer 'maybe': expected yes or no");
-  CHECK(refused("nbd://h/x?connections=17") == "connections '17': expected a number from 1 to 16");
-  CHECK(refused("nbd://h/x?what") == "parameter 'what': expected NAME=VALUE");
-  CHECK(refused("nbd://h/x?what=1").starts_with("parameter 'what': expected socket, "));
-  CHECK(refused("nbd://h/%zz").starts_with("'%zz': expected two hexadecimal digits"));
-  CHECK(refused("nbd+vsock://host/x") ==
+  CHECK(nbd_refusal("nbd://h/x?connections=17") ==
+        "connections '17': expected a number from 1 to 16");
+  CHECK(nbd_refusal("nbd://h/x?what") == "parameter 'what': expected NAME=VALUE");
+  CHECK(nbd_refusal("nbd://h/x?what=1").starts_with("parameter 'what': expected socket, "));
+  CHECK(nbd_refusal("nbd://h/%zz").starts_with("'%zz': expected two hexadecimal digits"));
+  CHECK(nbd_refusal("nbd+vsock://host/x") ==
         "host 'host': expected the number of a vsock context (2 is the host)");
-  CHECK(refused("nbd://h/" + std::string(5000, 'x')).ends_with("expected at most 4032 bytes"));
+  CHECK(nbd_refusal("nbd://h/" + std::string(5000, 'x')).ends_with("expected at most 4032 bytes"));
 }
 
 TEST_CASE("only NBD's schemes are NBD URIs") {

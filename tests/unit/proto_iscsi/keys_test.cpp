@@ -10,8 +10,8 @@ using namespace blockloom::iscsi;
 namespace {
 
 /// One negotiation, key by key.
-struct Talk {
-  explicit Talk(const Offers& offers = {}, bool discovery = false) : keys(offers, discovery) {}
+struct KeyTalk {
+  explicit KeyTalk(const Offers& offers = {}, bool discovery = false) : keys(offers, discovery) {}
 
   /// What is answered to "KEY=VALUE"; without a key if there is no answer.
   std::string operator()(std::string_view key, std::string_view value) {
@@ -78,7 +78,7 @@ TEST_CASE("each key has its rule: the smaller, the larger, both, or either") {
   for (const Row& row : rows) {
     CAPTURE(row.key);
     CAPTURE(row.offer);
-    Talk talk;
+    KeyTalk talk;
     CHECK(talk(row.key, row.offer) == row.answer);
     CHECK(talk.status == LoginStatus::success);
   }
@@ -101,7 +101,7 @@ TEST_CASE("values out of range or malformed are rejected, and the default stands
   for (const Row& row : rows) {
     CAPTURE(row.key);
     CAPTURE(row.offer);
-    Talk talk;
+    KeyTalk talk;
     CHECK(talk(row.key, row.offer) == "Reject");
     CHECK(talk.status == LoginStatus::success);
     CHECK(talk.agreed() == Parameters());
@@ -112,7 +112,7 @@ TEST_CASE("digests: what the initiator prefers, unless this side has a word") {
   const auto agreed = [](DigestPolicy policy, std::string_view offer) {
     Offers offers;
     offers.header_digest = policy;
-    Talk talk(offers);
+    KeyTalk talk(offers);
     std::string answer = talk("HeaderDigest", offer);
     CHECK(talk.agreed().header_digest == (answer == "CRC32C"));
     if (talk.status != LoginStatus::success) answer += "!";
@@ -131,14 +131,14 @@ TEST_CASE("digests: what the initiator prefers, unless this side has a word") {
 }
 
 TEST_CASE("the same key twice ends the login") {
-  Talk talk;
+  KeyTalk talk;
   talk("InitialR2T", "Yes");
   talk("InitialR2T", "Yes");
   CHECK(talk.status == LoginStatus::initiator_error);
 }
 
 TEST_CASE("declared keys are not answered") {
-  Talk talk;
+  KeyTalk talk;
   CHECK(talk("MaxRecvDataSegmentLength", "131072") == "-");
   CHECK(talk.agreed().send_segment == 131072);
   CHECK(talk("InitiatorAlias", "host one") == "-");
@@ -146,7 +146,7 @@ TEST_CASE("declared keys are not answered") {
 }
 
 TEST_CASE("this side declares its segment length once") {
-  Talk talk;
+  KeyTalk talk;
   TextWriter answer;
   CHECK(talk.agreed().receive_segment == 8192);
   talk.keys.declare(answer);
@@ -156,7 +156,7 @@ TEST_CASE("this side declares its segment length once") {
 }
 
 TEST_CASE("a discovery session has no use for what moves SCSI data") {
-  Talk talk({}, true);
+  KeyTalk talk({}, true);
   CHECK(talk("MaxBurstLength", "65536") == "Irrelevant");
   CHECK(talk("InitialR2T", "Yes") == "Irrelevant");
   CHECK(talk("HeaderDigest", "None") == "None");
@@ -164,7 +164,7 @@ TEST_CASE("a discovery session has no use for what moves SCSI data") {
 }
 
 TEST_CASE("what may come unsolicited is bounded by the burst as well") {
-  Talk talk;
+  KeyTalk talk;
   talk("MaxBurstLength", "4096");
   talk("FirstBurstLength", "65536");
   CHECK(talk.agreed().unsolicited() == 4096);

@@ -37,13 +37,13 @@ struct Policy final : LoginPolicy {
 };
 
 /// An initiator that speaks to a Login.
-struct Talk {
+struct LoginTalk {
   Policy policy;
   Login login{policy, 128};
   Bhs header;
   Login::Response last;
 
-  Talk() {
+  LoginTalk() {
     header.set8(0, 0x43);
     header.set64(8, 0x400001370000'0000);  // ISID, TSIH 0
     header.set32(16, 77);
@@ -88,10 +88,10 @@ std::string pair(std::string_view key, std::string_view value) {
 }  // namespace
 
 TEST_CASE("one request is enough where nothing has to be proved") {
-  Talk t;
-  CHECK(t.send(Talk::bits(1, 3), normal + pair("HeaderDigest", "None")) == 0);
+  LoginTalk t;
+  CHECK(t.send(LoginTalk::bits(1, 3), normal + pair("HeaderDigest", "None")) == 0);
   CHECK(t.login.state() == Login::State::done);
-  CHECK(t.stage() == Talk::bits(1, 3));
+  CHECK(t.stage() == LoginTalk::bits(1, 3));
   CHECK(t.value("TargetPortalGroupTag") == "1");
   CHECK(t.value("HeaderDigest") == "None");
   CHECK(t.value("MaxRecvDataSegmentLength") == "262144");
@@ -108,100 +108,103 @@ TEST_CASE("one request is enough where nothing has to be proved") {
 }
 
 TEST_CASE("stage by stage: security, operational, full feature") {
-  Talk t;
-  CHECK(t.send(Talk::bits(0, 1), normal + pair("AuthMethod", "CHAP,None")) == 0);
+  LoginTalk t;
+  CHECK(t.send(LoginTalk::bits(0, 1), normal + pair("AuthMethod", "CHAP,None")) == 0);
   CHECK(t.value("AuthMethod") == "None");
-  CHECK(t.stage() == Talk::bits(0, 1));
+  CHECK(t.stage() == LoginTalk::bits(0, 1));
   CHECK(t.login.state() == Login::State::going_on);
-  CHECK(t.send(Talk::bits(1), pair("ErrorRecoveryLevel", "0")) == 0);
-  CHECK(t.stage() == Talk::bits(1));
+  CHECK(t.send(LoginTalk::bits(1), pair("ErrorRecoveryLevel", "0")) == 0);
+  CHECK(t.stage() == LoginTalk::bits(1));
   CHECK(t.value("TargetPortalGroupTag") == "-");  // once
-  CHECK(t.send(Talk::bits(1, 3), "") == 0);
+  CHECK(t.send(LoginTalk::bits(1, 3), "") == 0);
   CHECK(t.login.state() == Login::State::done);
   CHECK(t.policy.times == 1);
 }
 
 TEST_CASE("a discovery session names no target") {
-  Talk t;
-  CHECK(t.send(Talk::bits(1, 3), pair("InitiatorName", "iqn.1993-08.org.debian:01:a") +
-                                     pair("SessionType", "Discovery")) == 0);
+  LoginTalk t;
+  CHECK(t.send(LoginTalk::bits(1, 3), pair("InitiatorName", "iqn.1993-08.org.debian:01:a") +
+                                          pair("SessionType", "Discovery")) == 0);
   CHECK(t.login.identity().discovery);
   CHECK(t.value("TargetPortalGroupTag") == "-");
 }
 
 TEST_CASE("text that comes in pieces is put together") {
-  Talk t;
-  CHECK(t.send(0x40 | Talk::bits(1), normal.substr(0, 30)) == 0);
-  CHECK(t.stage() == Talk::bits(1));
+  LoginTalk t;
+  CHECK(t.send(0x40 | LoginTalk::bits(1), normal.substr(0, 30)) == 0);
+  CHECK(t.stage() == LoginTalk::bits(1));
   CHECK(t.last.data.empty());
   CHECK(t.policy.times == 0);
-  CHECK(t.send(Talk::bits(1, 3), normal.substr(30)) == 0);
+  CHECK(t.send(LoginTalk::bits(1, 3), normal.substr(30)) == 0);
   CHECK(t.login.state() == Login::State::done);
 }
 
 TEST_CASE("CHAP: one way") {
-  Talk t;
+  LoginTalk t;
   t.policy.set_chap();
-  CHECK(t.send(Talk::bits(0, 1), normal + pair("AuthMethod", "CHAP,None")) == 0);
+  CHECK(t.send(LoginTalk::bits(0, 1), normal + pair("AuthMethod", "CHAP,None")) == 0);
   CHECK(t.value("AuthMethod") == "CHAP");
-  CHECK(t.stage() == Talk::bits(0));  // not before it is proved
-  CHECK(t.send(Talk::bits(0, 1), pair("CHAP_A", "7,5")) == 0);
+  CHECK(t.stage() == LoginTalk::bits(0));  // not before it is proved
+  CHECK(t.send(LoginTalk::bits(0, 1), pair("CHAP_A", "7,5")) == 0);
   CHECK(t.value("CHAP_A") == "7");
-  CHECK(t.stage() == Talk::bits(0));
-  CHECK(t.send(Talk::bits(0, 1),
+  CHECK(t.stage() == LoginTalk::bits(0));
+  CHECK(t.send(LoginTalk::bits(0, 1),
                pair("CHAP_N", "joe") + pair("CHAP_R", t.proof("secret-of-12-b"))) == 0);
-  CHECK(t.stage() == Talk::bits(0, 1));
+  CHECK(t.stage() == LoginTalk::bits(0, 1));
   CHECK(t.login.chap_user() == "joe");
-  CHECK(t.send(Talk::bits(1, 3), "") == 0);
+  CHECK(t.send(LoginTalk::bits(1, 3), "") == 0);
   CHECK(t.login.state() == Login::State::done);
 }
 
 TEST_CASE("CHAP: method and algorithm in one request, as some initiators send them") {
-  Talk t;
+  LoginTalk t;
   t.policy.set_chap();
-  CHECK(t.send(Talk::bits(0), normal + pair("AuthMethod", "CHAP") + pair("CHAP_A", "5")) == 0);
+  CHECK(t.send(LoginTalk::bits(0), normal + pair("AuthMethod", "CHAP") + pair("CHAP_A", "5")) == 0);
   CHECK(t.value("CHAP_A") == "5");
-  CHECK(t.send(Talk::bits(0, 3),
+  CHECK(t.send(LoginTalk::bits(0, 3),
                pair("CHAP_N", "joe") + pair("CHAP_R", t.proof("secret-of-12-b"))) == 0);
   CHECK(t.login.state() == Login::State::done);
 }
 
 TEST_CASE("CHAP: mutual") {
-  Talk t;
+  LoginTalk t;
   t.policy.set_chap();
-  t.send(Talk::bits(0), normal + pair("AuthMethod", "CHAP"));
-  t.send(Talk::bits(0), pair("CHAP_A", "5"));
-  CHECK(t.send(Talk::bits(0, 1), pair("CHAP_N", "joe") + pair("CHAP_R", t.proof("secret-of-12-b")) +
-                                     pair("CHAP_I", "9") + pair("CHAP_C", "0x00010203")) == 0);
+  t.send(LoginTalk::bits(0), normal + pair("AuthMethod", "CHAP"));
+  t.send(LoginTalk::bits(0), pair("CHAP_A", "5"));
+  CHECK(t.send(LoginTalk::bits(0, 1), pair("CHAP_N", "joe") +
+                                          pair("CHAP_R", t.proof("secret-of-12-b")) +
+                                          pair("CHAP_I", "9") + pair("CHAP_C", "0x00010203")) == 0);
   CHECK(t.value("CHAP_N") == "target");
   CHECK(t.value("CHAP_R") ==
         encode_hex(chap_response(ChapAlgorithm::md5, 9, "the-targets-own", "\0\1\2\3"s).value()));
 }
 
 TEST_CASE("CHAP: whoever cannot prove itself is refused with 0201") {
-  using Step = std::string (*)(const Talk&);
+  using Step = std::string (*)(const LoginTalk&);
   const Step steps[] = {
-      [](const Talk& t) { return pair("CHAP_N", "joe") + pair("CHAP_R", t.proof("wrong-secret")); },
-      [](const Talk& t) {
+      [](const LoginTalk& t) {
+        return pair("CHAP_N", "joe") + pair("CHAP_R", t.proof("wrong-secret"));
+      },
+      [](const LoginTalk& t) {
         return pair("CHAP_N", "bob") + pair("CHAP_R", t.proof("secret-of-12-b"));
       },
-      [](const Talk&) { return pair("CHAP_N", "joe"); },
-      [](const Talk&) { return std::string(); },
-      [](const Talk& t) {  // our challenge back
+      [](const LoginTalk&) { return pair("CHAP_N", "joe"); },
+      [](const LoginTalk&) { return std::string(); },
+      [](const LoginTalk& t) {  // our challenge back
         return pair("CHAP_N", "joe") + pair("CHAP_R", t.proof("secret-of-12-b")) +
                pair("CHAP_I", "1") + pair("CHAP_C", t.value("CHAP_C"));
       },
-      [](const Talk& t) {  // half a challenge
+      [](const LoginTalk& t) {  // half a challenge
         return pair("CHAP_N", "joe") + pair("CHAP_R", t.proof("secret-of-12-b")) +
                pair("CHAP_I", "1");
       },
   };
   for (const Step step : steps) {
-    Talk t;
+    LoginTalk t;
     t.policy.set_chap();
-    t.send(Talk::bits(0), normal + pair("AuthMethod", "CHAP"));
-    t.send(Talk::bits(0), pair("CHAP_A", "5"));
-    CHECK(t.send(Talk::bits(0, 1), step(t)) == 0x0201);
+    t.send(LoginTalk::bits(0), normal + pair("AuthMethod", "CHAP"));
+    t.send(LoginTalk::bits(0), pair("CHAP_A", "5"));
+    CHECK(t.send(LoginTalk::bits(0, 1), step(t)) == 0x0201);
     CHECK(t.login.state() == Login::State::failed);
     CHECK(t.last.data.empty());  // and learns nothing
     CHECK_FALSE(t.login.why().empty());
@@ -209,97 +212,97 @@ TEST_CASE("CHAP: whoever cannot prove itself is refused with 0201") {
 }
 
 TEST_CASE("CHAP cannot be walked around") {
-  Talk t;
+  LoginTalk t;
   t.policy.set_chap();
-  CHECK(t.send(Talk::bits(1, 3), normal) == 0x0201);  // straight to the operational stage
-  Talk quiet;
+  CHECK(t.send(LoginTalk::bits(1, 3), normal) == 0x0201);  // straight to the operational stage
+  LoginTalk quiet;
   quiet.policy.set_chap();
-  CHECK(quiet.send(Talk::bits(0, 1), normal) == 0x0201);  // without AuthMethod
-  Talk none;
+  CHECK(quiet.send(LoginTalk::bits(0, 1), normal) == 0x0201);  // without AuthMethod
+  LoginTalk none;
   none.policy.set_chap();
-  CHECK(none.send(Talk::bits(0, 1), normal + pair("AuthMethod", "None")) == 0x0201);
-  Talk old;
+  CHECK(none.send(LoginTalk::bits(0, 1), normal + pair("AuthMethod", "None")) == 0x0201);
+  LoginTalk old;
   old.policy.set_chap();
-  old.send(Talk::bits(0), normal + pair("AuthMethod", "CHAP"));
-  CHECK(old.send(Talk::bits(0), pair("CHAP_A", "56")) == 0x0201);
-  Talk early;
+  old.send(LoginTalk::bits(0), normal + pair("AuthMethod", "CHAP"));
+  CHECK(old.send(LoginTalk::bits(0), pair("CHAP_A", "56")) == 0x0201);
+  LoginTalk early;
   early.policy.set_chap();
-  CHECK(early.send(Talk::bits(0), normal + pair("CHAP_N", "joe") + pair("CHAP_R", "0x00")) ==
+  CHECK(early.send(LoginTalk::bits(0), normal + pair("CHAP_N", "joe") + pair("CHAP_R", "0x00")) ==
         0x0201);
 }
 
 TEST_CASE("a login that lacks what it needs") {
-  Talk t;
-  CHECK(t.send(Talk::bits(1, 3), "") == 0x0207);
-  Talk no_target;
-  CHECK(no_target.send(Talk::bits(1, 3), pair("InitiatorName", "iqn.1993-08.org.debian:01:a")) ==
-        0x0207);
-  Talk odd_type;
-  CHECK(odd_type.send(Talk::bits(1, 3), pair("InitiatorName", "iqn.1993-08.org.debian:01:a") +
-                                            pair("SessionType", "Other")) == 0x0209);
-  Talk bad_name;
-  CHECK(bad_name.send(Talk::bits(1, 3), pair("InitiatorName", "host one")) == 0x0200);
+  LoginTalk t;
+  CHECK(t.send(LoginTalk::bits(1, 3), "") == 0x0207);
+  LoginTalk no_target;
+  CHECK(no_target.send(LoginTalk::bits(1, 3),
+                       pair("InitiatorName", "iqn.1993-08.org.debian:01:a")) == 0x0207);
+  LoginTalk odd_type;
+  CHECK(odd_type.send(LoginTalk::bits(1, 3), pair("InitiatorName", "iqn.1993-08.org.debian:01:a") +
+                                                 pair("SessionType", "Other")) == 0x0209);
+  LoginTalk bad_name;
+  CHECK(bad_name.send(LoginTalk::bits(1, 3), pair("InitiatorName", "host one")) == 0x0200);
 }
 
 TEST_CASE("what the target says is passed on") {
-  Talk t;
+  LoginTalk t;
   t.policy.verdict.status = LoginStatus::not_allowed;
-  CHECK(t.send(Talk::bits(1, 3), normal) == 0x0202);
-  Talk moved;
+  CHECK(t.send(LoginTalk::bits(1, 3), normal) == 0x0202);
+  LoginTalk moved;
   moved.policy.verdict.status = LoginStatus::moved_temporarily;
   moved.policy.verdict.redirect = "192.0.2.1:3260";
-  CHECK(moved.send(Talk::bits(1, 3), normal) == 0x0101);
+  CHECK(moved.send(LoginTalk::bits(1, 3), normal) == 0x0101);
   CHECK(moved.value("TargetAddress") == "192.0.2.1:3260");
 }
 
 TEST_CASE("headers that make no sense end the login") {
-  Talk version;
+  LoginTalk version;
   version.header.set8(3, 1);
-  CHECK(version.send(Talk::bits(1, 3), normal) == 0x0205);
-  Talk stage;
+  CHECK(version.send(LoginTalk::bits(1, 3), normal) == 0x0205);
+  LoginTalk stage;
   CHECK(stage.send(2 << 2, normal) == 0x0200);
-  Talk back;
-  CHECK(back.send(Talk::bits(1, 1), normal) == 0x0200);
-  Talk to_two;
-  CHECK(to_two.send(Talk::bits(1, 2), normal) == 0x0200);
-  Talk both;
-  CHECK(both.send(0x40 | Talk::bits(1, 3), normal) == 0x0200);
-  Talk other_stage;
-  CHECK(other_stage.send(Talk::bits(0), normal + pair("AuthMethod", "None")) == 0);
-  CHECK(other_stage.send(Talk::bits(1, 3), "") == 0x0200);
-  Talk other_tag;
-  CHECK(other_tag.send(Talk::bits(1), normal) == 0);
+  LoginTalk back;
+  CHECK(back.send(LoginTalk::bits(1, 1), normal) == 0x0200);
+  LoginTalk to_two;
+  CHECK(to_two.send(LoginTalk::bits(1, 2), normal) == 0x0200);
+  LoginTalk both;
+  CHECK(both.send(0x40 | LoginTalk::bits(1, 3), normal) == 0x0200);
+  LoginTalk other_stage;
+  CHECK(other_stage.send(LoginTalk::bits(0), normal + pair("AuthMethod", "None")) == 0);
+  CHECK(other_stage.send(LoginTalk::bits(1, 3), "") == 0x0200);
+  LoginTalk other_tag;
+  CHECK(other_tag.send(LoginTalk::bits(1), normal) == 0);
   other_tag.header.set32(16, 78);
-  CHECK(other_tag.send(Talk::bits(1, 3), "") == 0x020b);
+  CHECK(other_tag.send(LoginTalk::bits(1, 3), "") == 0x020b);
 }
 
 TEST_CASE("keys in the wrong stage end the login") {
-  Talk t;
-  CHECK(t.send(Talk::bits(0), normal + pair("MaxBurstLength", "65536")) == 0x0200);
-  Talk u;
-  CHECK(u.send(Talk::bits(1), normal + pair("AuthMethod", "None")) == 0x0200);
+  LoginTalk t;
+  CHECK(t.send(LoginTalk::bits(0), normal + pair("MaxBurstLength", "65536")) == 0x0200);
+  LoginTalk u;
+  CHECK(u.send(LoginTalk::bits(1), normal + pair("AuthMethod", "None")) == 0x0200);
 }
 
 TEST_CASE("a login cannot go on for ever, nor grow for ever") {
-  Talk t;
-  CHECK(t.send(Talk::bits(1), normal) == 0);
+  LoginTalk t;
+  CHECK(t.send(LoginTalk::bits(1), normal) == 0);
   unsigned requests = 1;
-  while (t.send(Talk::bits(1), "") == 0)
+  while (t.send(LoginTalk::bits(1), "") == 0)
     ++requests;
   CHECK(requests == 64);
-  Talk u;
+  LoginTalk u;
   unsigned pieces = 0;
-  while (u.send(0x40 | Talk::bits(1), std::string(8192, 'x')) == 0)
+  while (u.send(0x40 | LoginTalk::bits(1), std::string(8192, 'x')) == 0)
     ++pieces;
   CHECK(pieces == 4);
 }
 
 TEST_CASE("unknown keys are not understood, and their answers stay short") {
-  Talk t;
+  LoginTalk t;
   std::string text = normal;
   for (unsigned i = 0; i < max_pairs - 3; ++i)
     text += pair("X-" + std::string(55, 'k') + std::to_string(i), "v");
-  CHECK(t.send(Talk::bits(1, 3), text) == 0);
+  CHECK(t.send(LoginTalk::bits(1, 3), text) == 0);
   CHECK(t.last.data.find("=NotUnderstood") != std::string::npos);
   CHECK(t.last.data.size() < 8192);
 }
