@@ -119,7 +119,7 @@ Result<std::uint64_t> parse_size(std::string_view text) {
       return n << shift;
   return Error{Errc::invalid, fmt::format("{} is not a size: expected a whole number and B, KiB, "
                                           "MiB, GiB or TiB, as in \"10GiB\"",
-                                          quoted(text))};
+                                          blockloom::quoted(text))};
 }
 
 TomlReader::Keys dump_keys(TomlReader& in, dump::Options& out) {

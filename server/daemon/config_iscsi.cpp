@@ -100,8 +100,8 @@ void IscsiGrammar::read_portal(const Node& node, Path path) {
   if (!portal)
     return in_.fail(in_.place(node), fmt::format("{}: {}", path, portal.error().message));
   if (!advertise.empty() && advertise.find_last_of(':') == std::string::npos)
-    return in_.fail(in_.place(node),
-                    fmt::format("{}.advertise: {} is not HOST:PORT", path, quoted(advertise)));
+    return in_.fail(in_.place(node), fmt::format("{}.advertise: {} is not HOST:PORT", path,
+                                                 blockloom::quoted(advertise)));
   portal->advertise = std::move(advertise);
   portal->insecure = insecure;
   if (!in_.once(fmt::format("the portal '{}'", to_string(*portal)), in_.place(node))) return;
@@ -167,7 +167,7 @@ void IscsiGrammar::read_target(const Node& node, Path path) {
   if (!iscsi::is_iscsi_name(target.name))
     return in_.fail(at, fmt::format("{}.name: {} is not an iSCSI name: expected one as in "
                                     "\"iqn.2026-01.org.example:disks\", eui. or naa.",
-                                    path, quoted(target.name)));
+                                    path, blockloom::quoted(target.name)));
   if (!in_.once(fmt::format("the iSCSI target '{}'", target.name), at)) return;
   target.all_devices = !named_luns;
   out_.targets.push_back(std::move(target));

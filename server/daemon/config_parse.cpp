@@ -177,7 +177,7 @@ class Grammar {
         in_.fail(in_.place(entry),
                  fmt::format("{}: {} is not a filter's parameter: expected letters, digits, '-', "
                              "'_' and '.', and none of the plugin's own names",
-                             path, quoted(name)));
+                             path, blockloom::quoted(name)));
       else
         filter.params.emplace_back(name,
                                    param_value(entry.value, fmt::format("{}.{}", path, name)));

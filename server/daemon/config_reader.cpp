@@ -15,7 +15,7 @@ constexpr std::size_t errors_told = 20;
 std::string describe(const TomlValue& node) {
   switch (node.kind) {
     case Kind::text:
-      return fmt::format("the text {}", quoted(node.text));
+      return fmt::format("the text {}", blockloom::quoted(node.text));
     case Kind::number:
       return fmt::format("the number {}", node.number);
     case Kind::real:
@@ -92,7 +92,7 @@ void TomlReader::read_table(const TomlValue& table, const std::string& path, con
     std::string names;
     for (const Key& k : keys)
       names += fmt::format("{}{}", names.empty() ? "" : ", ", k.name);
-    fail(place(entry), fmt::format("unknown key {}{}: expected {}{}", quoted(name),
+    fail(place(entry), fmt::format("unknown key {}{}: expected {}{}", blockloom::quoted(name),
                                    path.empty() ? "" : fmt::format(" in {}", path),
                                    keys.size() > 1 ? "one of " : "", names));
   }

@@ -42,34 +42,33 @@ void set_place(T& target, const toml::source_region& region) {
 
 // The parser bounds the depth (256), and so this recursion.
 TomlValue convert(const toml::node& node) {
-  using Kind = TomlValue::Kind;
   TomlValue value;
   set_place(value, node.source());
   if (const auto* text = node.as_string()) {
-    value.kind = Kind::text;
+    value.kind = TomlValue::Kind::text;
     value.text = text->get();
   } else if (const auto* number = node.as_integer()) {
-    value.kind = Kind::number;
+    value.kind = TomlValue::Kind::number;
     value.number = number->get();
   } else if (const auto* real = node.as_floating_point()) {
-    value.kind = Kind::real;
+    value.kind = TomlValue::Kind::real;
     value.real = real->get();
   } else if (const auto* boolean = node.as_boolean()) {
-    value.kind = Kind::boolean;
+    value.kind = TomlValue::Kind::boolean;
     value.boolean = boolean->get();
   } else if (const auto* array = node.as_array()) {
-    value.kind = Kind::array;
+    value.kind = TomlValue::Kind::array;
     for (const toml::node& item : *array)
       value.items.push_back(convert(item));
   } else if (const auto* table = node.as_table()) {
-    value.kind = Kind::table;
+    value.kind = TomlValue::Kind::table;
     for (const auto& [key, child] : *table) {
       TomlValue::Entry entry{std::string(key.str()), 1, 1, convert(child)};
       set_place(entry, key.source());
       value.entries.push_back(std::move(entry));
     }
   } else {
-    value.kind = Kind::time;
+    value.kind = TomlValue::Kind::time;
   }
   return value;
 }

@@ -16,7 +16,7 @@
 namespace blockloom {
 namespace {
 
-constexpr std::string_view scheme = "iscsi://";
+constexpr std::string_view iscsi_scheme = "iscsi://";
 constexpr std::size_t max_name = 223;      // RFC 7143 4.2.7.2
 constexpr std::size_t max_secret = 255;    // what targets take
 constexpr std::uint64_t max_lun = 0x3fff;  // flat space addressing (SAM-5 4.7.7.3)
@@ -177,8 +177,8 @@ Result<void> check_users(const IscsiUri& result) {
 
 Result<IscsiUri> parse(std::string_view uri) {
   IscsiUri result;
-  if (!uri.starts_with(scheme)) return bad(grammar);
-  std::string_view rest = uri.substr(scheme.size());
+  if (!uri.starts_with(iscsi_scheme)) return bad(grammar);
+  std::string_view rest = uri.substr(iscsi_scheme.size());
   const auto mark = rest.find('?');
   std::string_view query = mark == rest.npos ? std::string_view() : rest.substr(mark + 1);
   rest = rest.substr(0, mark);

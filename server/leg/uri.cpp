@@ -6,6 +6,8 @@
 
 #include <fmt/format.h>
 
+#include "proto/text/number.hpp"
+
 namespace blockloom {
 namespace {
 
@@ -34,13 +36,6 @@ int unit_shift(std::string_view unit) {
     default:
       return -1;
   }
-}
-
-int hex_digit(char c) {
-  if (c >= '0' && c <= '9') return c - '0';
-  if (c >= 'a' && c <= 'f') return c - 'a' + 10;
-  if (c >= 'A' && c <= 'F') return c - 'A' + 10;
-  return -1;
 }
 
 }  // namespace

@@ -18,13 +18,13 @@ std::vector<std::string> kinds(Registry& registry, const std::string& device) {
   return all;
 }
 
-const std::string memory = "0 2048 linear mem:1M 0";
+const std::string memory_table = "0 2048 linear mem:1M 0";
 
 }  // namespace
 
 TEST_CASE("a device serves what was written to it") {
   Registry registry;
-  REQUIRE(registry.create({"vol0", "", "", memory, false}));
+  REQUIRE(registry.create({"vol0", "", "", memory_table, false}));
   const auto device = device_of(registry, "vol0");
   CHECK(device->size() == Bytes(1 << 20));
   auto out = filled(4096, 7);
@@ -42,7 +42,7 @@ TEST_CASE("names and uuids are checked, unique, and the uuid is set once") {
   REQUIRE(registry.create({std::string(127, 'n'), "", "", "", false}));
   REQUIRE(registry.create({"a", "", "", "", false}));
   CHECK(registry.create({"a", "", "", "", false}).code() == Errc::exists);
-  CHECK(registry.create({"a", "", "", memory, false}).code() == Errc::exists);
+  CHECK(registry.create({"a", "", "", memory_table, false}).code() == Errc::exists);
   REQUIRE(registry.set_uuid("a", "LVM-1"));
   CHECK(registry.set_uuid("a", "LVM-2").code() == Errc::exists);
   CHECK(registry.create({"b", "LVM-1", "", "", false}).code() == Errc::exists);
@@ -63,7 +63,7 @@ TEST_CASE("a table that is not UTF-8 is refused with the way to write it") {
 
 TEST_CASE("rename keeps the device, its handles and its events") {
   Registry registry;
-  REQUIRE(registry.create({"a", "", "", memory, false}));
+  REQUIRE(registry.create({"a", "", "", memory_table, false}));
   auto handle = registry.open("a");
   REQUIRE(registry.rename("a", "b"));
   CHECK(registry.find("a").code() == Errc::not_found);
@@ -76,7 +76,7 @@ TEST_CASE("rename keeps the device, its handles and its events") {
 
 TEST_CASE("open counts, busy removal, and deferred removal at the last close") {
   Registry registry;
-  REQUIRE(registry.create({"a", "", "", memory, false}));
+  REQUIRE(registry.create({"a", "", "", memory_table, false}));
   auto first = registry.open("a");
   {
     auto second = registry.open("a");
@@ -93,7 +93,7 @@ TEST_CASE("open counts, busy removal, and deferred removal at the last close") {
 
 TEST_CASE("force removes an open, suspended device, and fails what waits") {
   Registry registry;
-  REQUIRE(registry.create({"a", "", "", memory, false}));
+  REQUIRE(registry.create({"a", "", "", memory_table, false}));
   auto handle = registry.open("a");
   REQUIRE(registry.suspend("a", {}));
   auto data = filled(512, 0);
@@ -104,7 +104,7 @@ TEST_CASE("force removes an open, suspended device, and fails what waits") {
   CHECK(waiting.wait() == Errc::removed);
   CHECK(read_at(**handle, 0, data) == Errc::removed);
   CHECK(registry.find("a").code() == Errc::not_found);
-  CHECK(registry.create({"a", "", "", memory, false}));
+  CHECK(registry.create({"a", "", "", memory_table, false}));
 }
 
 TEST_CASE("force removes a device whose leg hangs, and the hung request ends") {
@@ -124,11 +124,11 @@ TEST_CASE("every change is an event, in order, with the device's own number") {
   const auto id =
       registry.events().listen([&](const Event& event) { heard.push_back(event.kind); });
   REQUIRE(registry.create({"a", "", "", "", false}));
-  REQUIRE(registry.load("a", memory, false));
+  REQUIRE(registry.load("a", memory_table, false));
   REQUIRE(registry.resume("a"));
   REQUIRE(registry.suspend("a", {}));
   REQUIRE(registry.resume("a"));
-  REQUIRE(registry.load("a", memory, false));
+  REQUIRE(registry.load("a", memory_table, false));
   REQUIRE(registry.clear("a"));
   REQUIRE(registry.remove("a", {}));
   const std::vector<std::string> expected{"created", "loaded", "swapped", "resized", "suspended",
@@ -155,7 +155,7 @@ TEST_CASE("the events kept are bounded") {
 TEST_CASE("shutting down ends what waits and what hangs, and refuses the rest") {
   Registry registry;
   REQUIRE(registry.create({"hung", "", "", "0 8 linear fault:[any=hang]:mem:1M 0", false}));
-  REQUIRE(registry.create({"asleep", "", "", memory, false}));
+  REQUIRE(registry.create({"asleep", "", "", memory_table, false}));
   REQUIRE(registry.suspend("asleep", {}));
   auto data = filled(512, 0);
   Waiter hung(*device_of(registry, "hung"), Op::read, Bytes(0), Bytes(512), data.data());

@@ -9,7 +9,7 @@ using namespace blockloom;
 namespace {
 
 /// The message of a text that must not parse.
-std::string refusal(std::string_view text) {
+std::string line_refusal(std::string_view text) {
   const auto lines = parse_table(text);
   REQUIRE_FALSE(lines);
   return lines.error().message;
@@ -109,9 +109,10 @@ TEST_CASE("a bad line is refused with its number, the word and what was expected
   };
   for (const auto& row : rows) {
     CAPTURE(row.text);
-    CHECK(refusal(row.text) == row.message);
+    CHECK(line_refusal(row.text) == row.message);
   }
-  CHECK(refusal(std::string_view("0 1 zero\0", 9)) == "the table holds a zero byte: expected text");
+  CHECK(line_refusal(std::string_view("0 1 zero\0", 9)) ==
+        "the table holds a zero byte: expected text");
 }
 
 TEST_CASE("the largest end is accepted") {
@@ -123,7 +124,7 @@ TEST_CASE("text and lines are bounded") {
   std::string many;
   for (int i = 0; i < 1'000'001; ++i)
     many += "0 1 zero\n";
-  CHECK(refusal(many) == "line 1000001: expected at most 1000000 lines");
+  CHECK(line_refusal(many) == "line 1000001: expected at most 1000000 lines");
 }
 
 TEST_CASE("an escaped word reads back as it was") {
