@@ -17,6 +17,8 @@ namespace blockloom::nbd {
 namespace {
 
 constexpr std::size_t request_header_bytes = 28;
+/// More data goes in a call of its own: over TCP 1 MiB reads were a fifth slower in one call.
+constexpr std::size_t most_together = 64 * 1024;
 constexpr std::uint32_t request_magic = 0x25609513;  // NBD_REQUEST_MAGIC
 
 bool peer_is_gone(int error_number) noexcept {
@@ -94,16 +96,17 @@ struct ClientStreams::Stream {
     return true;
   }
 
-  /// Sends what is held, and as much of `data` as goes with it: at least one byte.
+  /// Sends what is held, and as much of `data` as goes with it.
   ssize_t send(int fd, const void* data, std::size_t length, int flags) noexcept {
+    const bool together = length <= most_together;
     std::size_t begun = 0;
     while (begun < held) {
       std::array<iovec, 2> out{iovec{parts.data() + begun, held - begun},
                                iovec{const_cast<void*>(data), length}};
       msghdr message{};
       message.msg_iov = out.data();
-      message.msg_iovlen = out.size();
-      const ssize_t n = ::sendmsg(fd, &message, flags);
+      message.msg_iovlen = together ? 2 : 1;
+      const ssize_t n = ::sendmsg(fd, &message, together ? flags : flags | MSG_MORE);
       if (n < 0 && (errno == EINTR || errno == EAGAIN)) continue;  // as nbdkit does
       if (n < 0) return n;
       begun += static_cast<std::size_t>(n);

@@ -162,6 +162,16 @@ TEST_CASE("the parts of an answer leave as one message") {
   CHECK(c.get() == "alone");
 }
 
+TEST_CASE("large data leave in a call of their own, after the parts") {
+  Connection c(SOCK_SEQPACKET);
+  c.put(request('a'));
+  c.receive(28);
+  const std::string data(100'000, 'd');
+  CHECK(c.send("header", MSG_MORE) == 6);
+  CHECK(c.send(data, 0) == ssize_t(data.size()));
+  CHECK(c.get() == "header");
+}
+
 TEST_CASE("parts that are too long to hold are sent at once, in order") {
   Connection c;
   c.put(request('a'));
