@@ -11,7 +11,7 @@ import os
 import pathlib
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import cpio
 import packages
@@ -34,12 +34,15 @@ MODULES = [
     "dm-zero",
     "dm-delay",
     "dm-flakey",
+    "vsock_loopback",
 ]
 PROGRAMS = ["dmsetup", "e2fsck", "iscsiadm", "iscsid", "mke2fs", "mkfs.xfs", "nbd-client", "resize2fs",
             "xfs_repair"]
 LINKS = {"/usr/sbin/mkfs.ext4": "mke2fs"}
 # Opened while running, so that no program's header names them.
 LIBRARIES = ["libgcc_s.so.1", "libnss_files.so.2"]
+
+KEPT = 3  # images of other states
 
 ETC = {
     "passwd": "root:x:0:0:root:/root:/bin/sh\n",
@@ -81,24 +84,35 @@ def cache_folder(build: pathlib.Path) -> pathlib.Path:
 
 def prepare(build: pathlib.Path) -> Image:
     """The image, from the cache when it is there and whole."""
-    cache = cache_folder(build)
-    ready = cache / f"image-{_recipe()}"
-    with _locked(cache):
-        if not ready.exists():
-            for old in [*cache.glob("image-*"), *cache.glob("making")]:
-                shutil.rmtree(old)
-            making = cache / "making"
-            making.mkdir()
-            _make(making)
-            making.rename(ready)
+    ready = kept(build, "image", recipe("packages.py", "cpio.py", "images.py"), _make)
     version = (ready / "version").read_text().strip()
     return Image(ready / "vmlinuz", ready / "base.cpio", version)
 
 
-def _recipe() -> str:
-    """Changes with anything that the image is made from or by."""
+def kept(
+    build: pathlib.Path, kind: str, state: str, make: Callable[[pathlib.Path], None]
+) -> pathlib.Path:
+    """The folder that `make` fills: the one in the cache, if it was made in this `state`. A few of
+    other states stay: another tree's tests may be using them."""
+    cache = cache_folder(build)
+    ready = cache / f"{kind}-{state}"
+    with _locked(cache):
+        if not ready.exists():
+            others = sorted(cache.glob(f"{kind}-*"), key=lambda folder: folder.stat().st_mtime)
+            for old in [*others[:-KEPT], *cache.glob("making")]:
+                shutil.rmtree(old)
+            making = cache / "making"
+            making.mkdir()
+            make(making)
+            making.rename(ready)
+        os.utime(ready)
+    return ready
+
+
+def recipe(*sources: str) -> str:
+    """Changes with anything that an image is made from or by."""
     digest = hashlib.sha256()
-    for name in ("packages.py", "cpio.py", "images.py"):
+    for name in sources:
         digest.update((HERE / name).read_bytes())
     for path in sorted((HERE / "rootfs").iterdir()):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
@@ -114,14 +128,14 @@ def _locked(cache: pathlib.Path) -> Iterator[None]:
 
 
 def _make(folder: pathlib.Path) -> None:
-    root = packages.fetch(folder)
+    root = packages.fetch(folder, [packages.KERNEL, *packages.PACKAGES])
     kernels = sorted((root / "boot").glob("vmlinuz-*"))
     if len(kernels) != 1:
         raise ImageError(f"expected one kernel in {root}/boot, found {kernels}")
     version = kernels[0].name.removeprefix("vmlinuz-")
     archive = cpio.Archive()
     _add_frame(archive)
-    _add_busybox(archive, root)
+    add_busybox(archive, root, [*PROGRAMS, *map(os.path.basename, LINKS)])
     _add_modules(archive, root, version)
     _add_programs(archive, root)
     (folder / "base.cpio").write_bytes(archive.data())
@@ -131,10 +145,14 @@ def _make(folder: pathlib.Path) -> None:
         shutil.rmtree(folder / used, ignore_errors=True)
 
 
-def _add_frame(archive: cpio.Archive) -> None:
+def add_merged_usr(archive: cpio.Archive) -> None:
     for name in ("bin", "sbin", "lib", "lib64"):
         archive.folder(f"usr/{name}")
         archive.symlink(name, f"usr/{name}")
+
+
+def _add_frame(archive: cpio.Archive) -> None:
+    add_merged_usr(archive)
     for name in ("dev", "mnt", "proc", "root", "run", "sys", "tmp"):
         archive.folder(name)
     for name, content in ETC.items():
@@ -144,12 +162,13 @@ def _add_frame(archive: cpio.Archive) -> None:
                      source.read_text(), 0o755)
 
 
-def _add_busybox(archive: cpio.Archive, root: pathlib.Path) -> None:
-    busybox = _find(root, "busybox")
+def add_busybox(archive: cpio.Archive, root: pathlib.Path, others: list[str]) -> None:
+    """With a name for each of its programs, except those that are `others`."""
+    busybox = find(root, "busybox")
     archive.file("usr/bin/busybox", busybox)
     listed = subprocess.run([busybox, "--list"], check=True, capture_output=True, text=True)
     for name in listed.stdout.split():
-        if name not in ("busybox", *PROGRAMS, *map(os.path.basename, LINKS)):
+        if name not in ("busybox", *others):
             archive.symlink(f"usr/bin/{name}", "busybox")
 
 
@@ -180,25 +199,32 @@ def _add_modules(archive: cpio.Archive, root: pathlib.Path, version: str) -> Non
 
 
 def _add_programs(archive: cpio.Archive, root: pathlib.Path) -> None:
-    libraries: dict[str, pathlib.Path] = {}
-    for name in PROGRAMS:
-        program = _find(root, name)
-        archive.file(f"usr/sbin/{name}", program)
-        libraries.update(_libraries_of(root, program))
-    for name in LIBRARIES:
-        libraries[name] = _find(root, name)
+    programs = [find(root, name) for name in PROGRAMS]
+    for program in programs:
+        archive.file(f"usr/sbin/{program.name}", program)
     for path, target in LINKS.items():
         archive.symlink(path, target)
-    archive.file("usr/lib64/ld-linux-x86-64.so.2", _find(root, "ld-linux-x86-64.so.2"))
+    add_libraries(archive, root, programs, LIBRARIES)
+    archive.file("etc/mke2fs.conf", root / "etc/mke2fs.conf")
+
+
+def add_libraries(
+    archive: cpio.Archive, root: pathlib.Path, programs: list[pathlib.Path], others: list[str]
+) -> None:
+    """What the programs load, and the `others`, and what those load."""
+    more = [find(root, name) for name in others]
+    libraries = {path.name: path for path in more}
+    for program in [*programs, *more]:
+        libraries.update(_libraries_of(root, program))
+    archive.file("usr/lib64/ld-linux-x86-64.so.2", find(root, "ld-linux-x86-64.so.2"))
     for name, path in sorted(libraries.items()):
         archive.file(f"usr/lib/x86_64-linux-gnu/{name}", path)
-    archive.file("etc/mke2fs.conf", root / "etc/mke2fs.conf")
 
 
 def _libraries_of(root: pathlib.Path, program: pathlib.Path) -> dict[str, pathlib.Path]:
     """What the guest's own loader would load, by name. A missing library is an error."""
     folders = ":".join(str(f) for f in _library_folders(root))
-    loader = _find(root, "ld-linux-x86-64.so.2")
+    loader = find(root, "ld-linux-x86-64.so.2")
     listed = _checked([str(loader), "--library-path", folders, "--list", str(program)])
     found = {}
     for line in listed.splitlines():
@@ -213,10 +239,11 @@ def _libraries_of(root: pathlib.Path, program: pathlib.Path) -> dict[str, pathli
 
 
 def _library_folders(root: pathlib.Path) -> list[pathlib.Path]:
-    return [root / "lib/x86_64-linux-gnu", root / "usr/lib/x86_64-linux-gnu"]
+    folders = [root / f / "x86_64-linux-gnu" for f in ("lib", "usr/lib")]
+    return folders + [folder / "systemd" for folder in folders]  # its own shared parts
 
 
-def _find(root: pathlib.Path, name: str) -> pathlib.Path:
+def find(root: pathlib.Path, name: str) -> pathlib.Path:
     folders = [root / f for f in ("bin", "sbin", "usr/bin", "usr/sbin", "lib64", "usr/lib64")]
     for folder in folders + _library_folders(root):
         if (folder / name).exists():

@@ -1,7 +1,8 @@
 """A guest: a small machine under qemu, in software emulation, with Debian's kernel.
 
 It runs a job, /job of its image; by default the agent, through which the host then runs scripts
-in it. It never outlives its limit, nor this process.
+in it. It never outlives its limit, nor this process. The job runs in the small guest of images.py,
+or in the system of system_image.py.
 """
 
 import base64
@@ -50,11 +51,13 @@ class Machine:
         job: str = AGENT_JOB,
         files: dict[str, pathlib.Path] | None = None,
         disks: list[pathlib.Path] | None = None,
+        system: pathlib.Path | None = None,
         memory_mib: int = 384,
         limit_s: float = LIMIT_S,
     ):
         """`files`: path in the guest → file of the host. `disks`: raw files, in the guest
-        /dev/vda, /dev/vdb, …. `folder` gets the serial log and is the machine's own."""
+        /dev/vda, /dev/vdb, …. `system`: of system_image.py, which then is where job and files go.
+        `folder` gets the serial log and is the machine's own."""
         folder.mkdir(parents=True, exist_ok=True)
         self.serial = folder / "serial.log"
         self.serial.unlink(missing_ok=True)
@@ -62,11 +65,24 @@ class Machine:
         self._deadline = time.monotonic() + limit_s
         self._received = b""
         self._lost = False  # once it did not answer, what comes is no answer to what is asked
-        initramfs = folder / "initramfs.cpio"
-        _append(image.initramfs, job, files or {}, initramfs)
+        drives = [_drive(disk, "discard=unmap") for disk in disks or []]
+        initramfs, parameters = folder / "initramfs.cpio", "console=ttyS0 quiet panic=-1"
+        added = _archive(job, files or {})
+        if system is None:
+            initramfs.write_bytes(image.initramfs.read_bytes() + added)
+        else:
+            initramfs = image.initramfs
+            (folder / "files.cpio").write_bytes(added)
+            parameters += f" guest_system={_disk_name(len(drives))},{_disk_name(len(drives) + 1)}"
+            drives += [_drive(each, "readonly=on") for each in (system, folder / "files.cpio")]
         self._agent, theirs = socket.socketpair()
         try:
-            command = self._command(image, initramfs, disks or [], memory_mib, theirs.fileno())
+            command = self._command(memory_mib, theirs.fileno())
+            command += ["-kernel", str(image.kernel), "-initrd", str(initramfs)]
+            command += ["-append", parameters]
+            for number, drive in enumerate(drives):
+                command += ["-drive", f"{drive},id=d{number}"]
+                command += ["-device", f"virtio-blk-pci,drive=d{number}"]
             with open(folder / "qemu.log", "wb") as log:
                 self._qemu = subprocess.Popen(
                     command,
@@ -82,26 +98,14 @@ class Machine:
             theirs.close()
         self._log = folder / "qemu.log"
 
-    def _command(
-        self,
-        image: images.Image,
-        initramfs: pathlib.Path,
-        disks: list[pathlib.Path],
-        memory_mib: int,
-        agent_fd: int,
-    ) -> list[str]:
+    def _command(self, memory_mib: int, agent_fd: int) -> list[str]:
         # timeout ends qemu at the limit even if this process hangs, setpriv if it is killed.
         command = ["setpriv", "--pdeathsig", "TERM"]
         command += ["timeout", "-k", "5", f"{self._limit_s:.0f}"]
         command += ["qemu-system-x86_64", *MACHINE, "-m", str(memory_mib)]
-        command += ["-kernel", str(image.kernel), "-initrd", str(initramfs)]
-        command += ["-append", "console=ttyS0 quiet panic=-1", "-serial", f"file:{self.serial}"]
+        command += ["-serial", f"file:{self.serial}"]
         command += ["-chardev", f"socket,id=agent,fd={agent_fd}", "-device", "virtio-serial-pci"]
         command += ["-device", "virtserialport,chardev=agent,name=agent"]
-        for number, disk in enumerate(disks):
-            path = str(disk).replace(",", ",,")
-            command += ["-drive", f"file={path},format=raw,if=none,id=d{number},discard=unmap"]
-            command += ["-device", f"virtio-blk-pci,drive=d{number}"]
         return command
 
     def __enter__(self) -> "Machine":
@@ -206,14 +210,21 @@ class Machine:
                           + (f"-- qemu said:\n{said}\n" if said else ""))
 
 
-def _append(base: pathlib.Path, job: str, files: dict[str, pathlib.Path], to: pathlib.Path) -> None:
+def _archive(job: str, files: dict[str, pathlib.Path]) -> bytes:
     archive = cpio.Archive()
     archive.text("/job", job + "\n", 0o755)
     for path, source in files.items():
         archive.file(path, source)
-    content = base.read_bytes()
-    assert len(content) % 4 == 0
-    to.write_bytes(content + archive.data())
+    return archive.data()
+
+
+def _drive(path: pathlib.Path, options: str) -> str:
+    return f"file={str(path).replace(',', ',,')},format=raw,if=none,{options}"
+
+
+def _disk_name(number: int) -> str:
+    assert number < 26
+    return "vd" + chr(ord("a") + number)
 
 
 def _missing(text: str) -> list[str]:

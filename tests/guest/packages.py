@@ -9,8 +9,8 @@ import pathlib
 import shutil
 import subprocess
 
-# The kernel, and the programs that run in the guest with every library they load.
 KERNEL = "linux-image-cloud-amd64"
+# The programs of the small guest, with every library they load.
 PACKAGES = [
     "busybox-static",
     "dmsetup",
@@ -69,19 +69,20 @@ class PackageError(Exception):
     """What is wrong, and what to do about it."""
 
 
-def fetch(folder: pathlib.Path) -> pathlib.Path:
-    """Downloads the packages and unpacks them into folder/root, which it returns."""
+def fetch(folder: pathlib.Path, names: list[str]) -> pathlib.Path:
+    """Downloads the packages and unpacks them into folder/root, which it returns. KERNEL stands
+    for the package that the current kernel is in."""
     root, debs = folder / "root", folder / "debs"
     for each in (root, debs):
         shutil.rmtree(each, ignore_errors=True)
         each.mkdir(parents=True)
     apt = _Apt(folder)
     try:
-        apt.download(debs)
+        apt.download(names, debs)
     except PackageError:
         # No package lists yet, or so old that the mirror has dropped what they name.
         apt.use_own_lists()
-        apt.download(debs)
+        apt.download(names, debs)
     for deb in sorted(debs.glob("*.deb")):
         _run(["dpkg-deb", "-x", str(deb), str(root)])
     shutil.rmtree(debs)
@@ -110,8 +111,8 @@ class _Apt:
         ]
         _run(["apt-get", *self._options, "update"])
 
-    def download(self, into: pathlib.Path) -> None:
-        packages = [self._kernel(), *PACKAGES]
+    def download(self, names: list[str], into: pathlib.Path) -> None:
+        packages = [self._kernel() if name == KERNEL else name for name in names]
         _run(["apt-get", *self._options, "download", *packages], cwd=into)
 
     def _kernel(self) -> str:
