@@ -35,6 +35,8 @@ MODULES = [
     "dm-delay",
     "dm-flakey",
     "vsock_loopback",
+    "dm-multipath",
+    "dm-round-robin",
 ]
 PROGRAMS = ["dmsetup", "e2fsck", "iscsiadm", "iscsid", "mke2fs", "mkfs.xfs", "nbd-client", "resize2fs",
             "xfs_repair"]

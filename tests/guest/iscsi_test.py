@@ -1,76 +1,25 @@
 """Debian's kernel and open-iscsi: discovery, CHAP, file systems, growing under a mount, trimming."""
 
-import hashlib
 import os
-import shutil
-import socket
-import subprocess
-import tempfile
-import unittest
 
 import setting  # first: it makes the functional tests' harness importable
 
-import harness
-import images
-from machine import Machine
+from iscsi_guest import FILE_BYTES, MIB, IscsiGuest
 
-MIB = 1 << 20
 SMALL_MIB, LARGE_MIB = 64, 128
 XFS_MIB = 336  # mkfs.xfs wants 300
-FILE_BYTES = 3 * MIB - 777
-TARGET = "iqn.2026-11.org.blockloom.test:guest"
-SECRET, MUTUAL = "initiator-secret", "target-secret-1"
-
-ISCSID_CONF = f"""\
-iscsid.startup = /usr/sbin/iscsid
-node.startup = manual
-node.session.auth.authmethod = CHAP
-node.session.auth.username = guest
-node.session.auth.password = {SECRET}
-node.session.auth.username_in = server
-node.session.auth.password_in = {MUTUAL}
-node.session.timeo.replacement_timeout = 20
-node.conn[0].timeo.login_timeout = 30
-node.conn[0].iscsi.HeaderDigest = CRC32C,None
-"""
 
 
-class IscsiTest(unittest.TestCase):
+class IscsiTest(IscsiGuest):
+    name = "iscsi"
+
     def setUp(self):
-        self.folder = folder = setting.scratch / "iscsi"
-        folder.mkdir()
-        sockets = tempfile.mkdtemp(prefix="bl-")
-        self.addCleanup(shutil.rmtree, sockets)
-        self.disk = folder / "disk.img"
-        self.resize_disk(SMALL_MIB)
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            self.port = probe.getsockname()[1]
-        secrets = os.path.join(sockets, "secrets")
-        with open(secrets, "w", encoding="utf-8") as file:
-            os.fchmod(file.fileno(), 0o600)
-            file.write(f"initiator guest {SECRET}\ntarget server {MUTUAL}\n")
-        config = os.path.join(sockets, "blockloom.toml")
-        with open(config, "w", encoding="utf-8") as file:
-            file.write(f"""\
-[[device]]
-name = "vol"
-table = "{self.table(SMALL_MIB)}"
-[iscsi]
-portals = [{{ address = "127.0.0.1:{self.port}", advertise = "10.0.2.2:{self.port}" }}]
-[[iscsi.target]]
-name = "{TARGET}"
-luns = ["vol"]
-chap = "{secrets}"
-""")
-        command = ["nbdkit", harness.PLUGIN, f"config={config}", f"control={sockets}/control.sock"]
-        self.server = harness.Server(sockets, command).wait_ready()
-        self.addCleanup(shutil.copy, self.server.log_path, folder / "server.log")
-        self.addCleanup(self.server.stop)
-        self.guest = Machine(images.prepare(setting.build), folder,
-                             files={"usr/bin/seeded_io": setting.seeded_io()})
-        self.addCleanup(self.guest.kill)
-        self.written: dict[str, str] = {}  # name → SHA-256
+        super().setUp()
         self.growths = 0
+
+    def first_table(self) -> str:
+        self.resize_disk(SMALL_MIB)
+        return self.table(SMALL_MIB)
 
     def resize_disk(self, mib: int) -> None:
         with open(self.disk, "ab") as file:
@@ -84,36 +33,8 @@ chap = "{secrets}"
         self.server.rpc("load", {"device": "vol", "table": self.table(mib)})
         self.assertTrue(self.server.rpc("resume", {"device": "vol"})["swapped"])
 
-    # Steps in the guest.
-
-    def start_iscsid(self) -> None:
-        self.guest.run(f"""
-            modprobe iscsi_tcp && modprobe sd_mod
-            mkdir -p /etc/iscsi /run/lock/iscsi /var/lib/iscsi
-            echo InitiatorName=iqn.2026-11.org.blockloom.test:initiator \
-                >/etc/iscsi/initiatorname.iscsi
-            cat >/etc/iscsi/iscsid.conf <<'END'
-{ISCSID_CONF}END
-            iscsid""")
-
     def size(self) -> int:
         return int(self.guest.shell("blockdev", "--getsize64", "/dev/sda"))
-
-    def wait_for(self, condition: str) -> None:
-        self.guest.run(f"for i in $(seq 300); do {condition} && exit 0; sleep 0.1; done; exit 1")
-
-    def write_file(self) -> None:
-        number = len(self.written)
-        seed = str(setting.seed + number)
-        data = subprocess.run([setting.seeded_io(), "generate", seed, str(FILE_BYTES)],
-                              capture_output=True, check=True).stdout
-        self.written[f"file{number}"] = hashlib.sha256(data).hexdigest()
-        self.guest.run(f"seeded_io generate {seed} {FILE_BYTES} >/mnt/file{number} && sync")
-
-    def read_files(self) -> None:
-        out = self.guest.run("echo 3 >/proc/sys/vm/drop_caches; cd /mnt && sha256sum file*")[1]
-        sums = {name: digest for digest, name in map(str.split, out.splitlines())}
-        self.assertEqual(sums, self.written)
 
     def blocks_used(self) -> int:
         return os.stat(self.disk).st_blocks * 512
@@ -122,10 +43,7 @@ chap = "{secrets}"
 
     def check_login(self) -> None:
         guest = self.guest
-        found = guest.run(f"iscsiadm -m discovery -t sendtargets -p 10.0.2.2:{self.port}")[1]
-        self.assertIn(f"10.0.2.2:{self.port},1 {TARGET}", found)
-        guest.run("iscsiadm -m node --login")
-        self.wait_for("[ -b /dev/sda ]")
+        self.log_in()
         self.assertEqual(self.size(), SMALL_MIB * MIB)
         session = guest.run("iscsiadm -m session -P 2")[1]
         self.assertIn("HeaderDigest: CRC32C", session)
@@ -184,9 +102,6 @@ chap = "{secrets}"
             self.write_file()
         self.read_files()
         guest.run("umount /mnt && xfs_repair -n /dev/sda")
-        guest.run("iscsiadm -m node --logout")
-        self.wait_for("[ ! -b /dev/sda ]")
         self.assertEqual(guest.run("dmesg | grep -E 'I/O error|EXT4-fs error|XFS.*[Cc]orrupt'",
                                    check=False)[1], "")
-        guest.finish()
-        self.assertEqual(self.server.terminate(), 0)
+        self.finish()
