@@ -147,7 +147,6 @@ std::vector<std::string> restart_settings(const Config& running, const Config& w
   note(running.filters != wanted.filters, "server.filters");
   note(running.tls != wanted.tls, "tls");
   note(!same(running.limits, wanted.limits), "limits");
-  note(running.iscsi.enabled != wanted.iscsi.enabled, "iscsi.enabled");
   note(running.dump != wanted.dump, "dump");
   return names;
 }

@@ -186,7 +186,7 @@ Result<void> Engine::open_control() {
 
 Result<void> Engine::open_iscsi() {
   State& s = *state_;
-  if (!s.started_with.iscsi.enabled) return {};
+  // Also where it is off: a reload may switch it on.
   s.iscsi = std::make_unique<iscsi::Server>(s.registry, s.started_with.iscsi);
   return s.iscsi->listen();
 }
@@ -292,7 +292,7 @@ Result<ApplyReport> Engine::State::reload_held() {
   if (!devices) return devices.error();
   // Portals first: one that cannot be bound leaves everything as it was.
   std::vector<std::string> notes;
-  if (iscsi && config.iscsi.enabled) {
+  {
     auto reloaded = iscsi->reload(config.iscsi);
     if (!reloaded) return reloaded.error();
     notes = std::move(*reloaded);

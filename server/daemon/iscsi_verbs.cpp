@@ -40,12 +40,12 @@ Value sessions(iscsi::Node& node) {
   return answer_of("sessions", std::move(list));
 }
 
-Value targets(iscsi::Server& server) {
+Value targets(const iscsi::Server& server, const iscsi::Node& node) {
   Value portals = Value::array();
   for (const std::string& portal : server.portals())
     portals.push(portal);
   Value list = Value::array();
-  for (const iscsi::TargetInfo& t : server.node()->targets()) {
+  for (const iscsi::TargetInfo& t : node.targets()) {
     Value value = Value::object();
     value.set("name", t.name)
         .set("alias", t.alias)
@@ -130,12 +130,14 @@ Result<Value> kick(iscsi::Node& node, const Params& params) {
 }  // namespace
 
 Result<Value> iscsi_verb(iscsi::Server* server, std::string_view verb, const Params& params) {
-  if (server == nullptr || server->node() == nullptr)
+  // A reload may switch it off, or on, at any time; the node stays.
+  iscsi::Node* const running = server != nullptr ? server->node() : nullptr;
+  if (running == nullptr)
     return Error{Errc::not_supported,
                  "this server has no iSCSI target: add [iscsi] to its configuration"};
-  iscsi::Node& node = *server->node();
+  iscsi::Node& node = *running;
   if (verb == "sessions") return sessions(node);
-  if (verb == "targets") return targets(*server);
+  if (verb == "targets") return targets(*server, node);
   if (verb == "luns") return luns(node);
   if (verb == "reservations") return reservations(node);
   return kick(node, params);

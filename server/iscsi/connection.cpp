@@ -206,7 +206,7 @@ void Connection::kick(std::string_view why) {
     session_->tell(AsyncEvent::drops_session, 0, session_->parameters().default_time2wait, 0);
     return finish(why);
   }
-  close(why);
+  if (state_ != State::ending) close(why);  // what tells it is on its way
 }
 
 void Connection::lost(std::string_view why) {

@@ -26,7 +26,7 @@ Node::Node(Registry& registry, const IscsiOptions& options, std::function<void()
     : registry_(registry),
       units_(LogicalUnits::create(registry, unit_options(options))),
       idle_(std::move(idle)),
-      options_(std::make_shared<const IscsiOptions>(with_defaults(options))) {
+      options_(std::make_shared<const IscsiOptions>(served(options))) {
   refresh();
 }
 

@@ -91,7 +91,7 @@ void Node::refresh() {
 }
 
 void Node::apply(const IscsiOptions& wanted) {
-  auto next = std::make_shared<const IscsiOptions>(with_defaults(wanted));
+  auto next = std::make_shared<const IscsiOptions>(served(wanted));
   std::vector<std::string> gone;
   {
     const std::lock_guard one_at_a_time(applying_);
@@ -119,6 +119,10 @@ void Node::apply(const IscsiOptions& wanted) {
     }
     for (const TargetOptions& target : next->targets)
       map_luns(target);
+  }
+  if (!next->enabled) {  // discovery sessions as well
+    kick(0, {}, {}, "the iSCSI target was switched off");
+    return;
   }
   for (const std::string& name : gone)
     kick(0, {}, name, "the target was removed from the configuration");

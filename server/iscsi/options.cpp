@@ -159,4 +159,11 @@ IscsiOptions with_defaults(IscsiOptions options) {
   return options;
 }
 
+IscsiOptions served(IscsiOptions options) {
+  if (options.enabled) return with_defaults(std::move(options));
+  options.portals.clear();
+  options.targets.clear();
+  return options;
+}
+
 }  // namespace blockloom::iscsi

@@ -108,5 +108,7 @@ struct IscsiOptions {
 
 /// Portals and targets as they are served: with the defaults written out.
 IscsiOptions with_defaults(IscsiOptions options);
+/// What is served: with the defaults, or, where it is not enabled, no portal and no target.
+IscsiOptions served(IscsiOptions options);
 
 }  // namespace blockloom::iscsi

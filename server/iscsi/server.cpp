@@ -78,7 +78,7 @@ Address to_address(const asio::ip::tcp::endpoint& endpoint) {
 class Server::Impl {
  public:
   Impl(Registry& registry, IscsiOptions options)
-      : registry_(registry), options_(with_defaults(std::move(options))) {}
+      : registry_(registry), options_(served(std::move(options))) {}
   ~Impl() { stop(); }
 
   Result<void> listen();
@@ -86,7 +86,7 @@ class Server::Impl {
   Result<std::vector<std::string>> reload(const IscsiOptions& options);
   void begin_stop();
   void stop();
-  Node* node() noexcept { return node_.get(); }
+  Node* node() noexcept { return enabled_ ? node_.get() : nullptr; }
   std::vector<std::string> portals() const;
 
  private:
@@ -99,6 +99,7 @@ class Server::Impl {
     bool closed = false;
   };
 
+  Result<void> start_threads();
   void run();
   void open(Listening listening);
   void accept(const std::shared_ptr<Portal>& portal);
@@ -107,6 +108,7 @@ class Server::Impl {
 
   Registry& registry_;
   IscsiOptions options_;
+  IscsiOptions begun_;        // options_ at start_threads()
   mutable std::mutex mutex_;  // protects bound_
   std::vector<PortalOptions> bound_;
   std::vector<Listening> waiting_;  // bound, until start()
@@ -121,6 +123,8 @@ class Server::Impl {
   std::vector<std::shared_ptr<Portal>> portals_;  // the accepting thread's
   std::vector<std::unique_ptr<IoThread>> threads_;
   std::thread acceptor_;
+  std::atomic<bool> enabled_{false};  // node_ is there, and is served
+  std::mutex lifecycle_;              // start, beginning of a stop: one after the other
   std::atomic<bool> started_{false}, stopping_{false};
 };
 
@@ -142,9 +146,18 @@ Result<void> Server::Impl::listen() {
 }
 
 Result<void> Server::Impl::start() {
-  if (started_) return {};
+  if (started_ || !options_.enabled) return {};
   if (auto listening = listen(); !listening) return listening;
+  auto started = start_threads();
+  if (!started) stop();
+  return started;
+}
+
+Result<void> Server::Impl::start_threads() {
+  const std::lock_guard lock(lifecycle_);
+  if (stopping_) return Error{Errc::shutdown, "the iSCSI target is stopping"};
   started_ = true;
+  begun_ = options_;
   try {
     mapper_ = std::make_unique<TimerQueue>("bl-iscsi-map");
     node_ = std::make_unique<Node>(registry_, options_, [this] { device_changed(); });
@@ -162,8 +175,8 @@ Result<void> Server::Impl::start() {
       open(std::move(listening));
     waiting_.clear();
     acceptor_ = std::thread([this] { run(); });
+    enabled_ = true;
   } catch (const std::exception& exception) {
-    stop();
     return Error{Errc::no_memory,
                  fmt::format("the iSCSI target cannot start: {}", exception.what())};
   }
@@ -245,7 +258,15 @@ void Server::Impl::admit(Socket socket) {
 }
 
 Result<std::vector<std::string>> Server::Impl::reload(const IscsiOptions& wanted) {
-  const IscsiOptions next = with_defaults(wanted);
+  const IscsiOptions next = served(wanted);
+  if (!started_) {  // it was never enabled
+    options_ = next;
+    if (auto started = start(); !started) {
+      options_.enabled = false;
+      return started.error();
+    }
+    return std::vector<std::string>();
+  }
   std::vector<Listening> fresh;
   std::vector<PortalOptions> kept;
   const auto same_place = [](const PortalOptions& a, const PortalOptions& b) {
@@ -267,11 +288,12 @@ Result<std::vector<std::string>> Server::Impl::reload(const IscsiOptions& wanted
     fresh.push_back({portal, *fd});
   }
   node_->apply(next);
+  enabled_ = next.enabled;
   std::vector<std::string> notes;
-  if (next.threads != options_.threads)
+  if (next.enabled && next.threads != begun_.threads)
     notes.emplace_back("iscsi.threads changed: it needs a restart to take effect");
-  if (next.state_folder != options_.state_folder ||
-      next.limits.total_bytes != options_.limits.total_bytes)
+  if (next.enabled && (next.state_folder != begun_.state_folder ||
+                       next.limits.total_bytes != begun_.limits.total_bytes))
     notes.emplace_back("iscsi's limit of memory or its folder changed: it needs a restart");
   options_ = next;
   {
@@ -296,7 +318,8 @@ Result<std::vector<std::string>> Server::Impl::reload(const IscsiOptions& wanted
 }
 
 void Server::Impl::begin_stop() {
-  if (!started_ || stopping_.exchange(true)) return;
+  const std::lock_guard lock(lifecycle_);
+  if (stopping_.exchange(true) || !started_) return;
   asio::post(io_, [this] {
     for (const auto& portal : portals_) {
       portal->closed = true;

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+import socket
 
 import daemon
 import harness
@@ -299,6 +300,40 @@ class Reload(Daemon):
             except ConnectionRefusedError:
                 return True
         harness.wait_until(refused, "the old portal is closed")
+
+    def test_the_target_is_switched_on_and_off(self):
+        self.server = server = self.start_daemon(self.devices)
+        nbd = self.connect(server, "vol0")
+        for turn in range(2):
+            self.assertNotIn("failed", self.rewrite(self.iscsi()))
+            self.assertEqual(server.rpc("iscsi_targets")["portals"], [f"127.0.0.1:{self.port}"])
+            session, discovery = self.session(), self.session(None)
+            self.assertEqual(session.write(8, bytes([turn + 1]) * 512).status, 0)
+            self.assertEqual(nbd.pread(512, 4096), bytes([turn + 1]) * 512)
+
+            said = self.rewrite(self.devices)
+            self.assertNotIn("restart", said)
+            for initiator in (session, discovery):
+                told = initiator.receive()
+                self.assertEqual((told.opcode, told.header[36]), (iscsi.ASYNC, 3), "session dropped")
+                self.assertTrue(initiator.closed())
+            with self.assertRaises(ConnectionRefusedError):
+                iscsi.Initiator(self.port)
+            with self.assertRaises(harness.RpcError) as caught:
+                server.rpc("iscsi_targets")
+            self.assertIn("no iSCSI target", caught.exception.message)
+            self.assertEqual(nbd.pread(512, 4096), bytes([turn + 1]) * 512)
+        harness.wait_until(lambda: server.rpc("info", {"device": "vol1"})["devices"][0]["open_count"] == 0,
+                           "no LUN holds the device open")
+
+    def test_a_portal_that_is_taken_leaves_the_target_off(self):
+        self.server = self.start_daemon(self.devices)
+        with socket.create_server(("127.0.0.1", self.port)):
+            self.assertIn(f"127.0.0.1:{self.port}", self.rewrite(self.iscsi()))
+        with self.assertRaises(harness.RpcError):
+            self.server.rpc("iscsi_targets")
+        self.assertNotIn("failed", self.rewrite(self.iscsi()))
+        self.assertEqual(self.session().read(0, 1)[0].status, 0)
 
     def test_a_mistake_changes_nothing(self):
         self.start()

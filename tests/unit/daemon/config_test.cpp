@@ -335,6 +335,8 @@ TEST_CASE("what a running server cannot change is named") {
       device);
   CHECK(restart_settings(a, b) ==
         std::vector<std::string>{"server.listen", "server.threads", "limits"});
+  CHECK_MESSAGE(restart_settings(good(device), good("[iscsi]\n" + device)).empty(),
+                "a reload switches iSCSI on");
 }
 
 TEST_CASE("the file and conf.d beside it are read in the order of their names") {
