@@ -29,15 +29,12 @@ def keys(key, action_key, aptpl=False):
     return struct.pack(">QQIBBH", key, action_key, 0, 1 if aptpl else 0, 0, 0)
 
 
-class Locks(iscsi.Case):
+SLOW = f"0 {DISK // SECTOR} linear fault:[read=delay:300us;write=delay:300us]:mem:1M 0"
+
+
+class Locking(iscsi.Case):
     """COMPARE AND WRITE between an NBD client and iSCSI sessions. Each leg's answer takes a while,
     so that whoever does not wait comes between the comparison and the write."""
-
-    def setUp(self):
-        super().setUp()
-        self.server = self.serve_iscsi(
-            f"table=0 {DISK // SECTOR} linear fault:[read=delay:300us;write=delay:300us]:mem:1M 0",
-            control=True)
 
     @staticmethod
     def increment(session, at):
@@ -56,10 +53,9 @@ class Locks(iscsi.Case):
             if end.sense != (0x0e, 0x1d00):
                 raise AssertionError(f"COMPARE AND WRITE: {end.status} {end.sense}")
 
-    def test_what_an_nbd_client_wrote_is_never_undone(self):
+    def check_writes_stay(self, nbd, session):
         """COMPARE AND WRITE keeps the NBD client's half of the block. Were it not a lock, it would
         now and then put an older half back, over one that was written between."""
-        nbd, session = self.connect(self.server), self.session()
         stop, failures = threading.Event(), []
 
         def count():
@@ -81,6 +77,15 @@ class Locks(iscsi.Case):
             counting.join()
         self.assertEqual(failures, [])
 
+
+class Locks(Locking):
+    def setUp(self):
+        super().setUp()
+        self.server = self.serve_iscsi(f"table={SLOW}", control=True)
+
+    def test_what_an_nbd_client_wrote_is_never_undone(self):
+        self.check_writes_stay(self.connect(self.server), self.session())
+
     def test_two_sessions_count_without_losing_one(self):
         rounds = 100
         sessions = [self.session(isid=b"\x80\0\0\0\0" + bytes([n])) for n in (1, 2)]
@@ -98,6 +103,14 @@ class Locks(iscsi.Case):
         total = struct.unpack_from(">Q", self.connect(self.server).pread(SECTOR, BLOCK * SECTOR))[0]
         self.assertEqual(total, 2 * rounds)
         self.assertGreater(sum(tries), 2 * rounds, "they never met")
+
+
+class StackedLocks(Locking):
+    def test_a_writer_of_a_device_above_waits_as_well(self):
+        server = self.serve_iscsi(f"device=lower:{SLOW}",
+                                  f"device=upper:0 {DISK // SECTOR} linear dev:lower 0",
+                                  control=True)
+        self.check_writes_stay(self.connect(server, "upper"), self.session())
 
 
 class Sizes(iscsi.Case):
