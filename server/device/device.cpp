@@ -2,6 +2,8 @@
 
 #include <limits>
 
+#include "server/leg/nowait.hpp"
+
 namespace blockloom {
 namespace {
 
@@ -67,7 +69,8 @@ Submit Device::finished(Request& request) noexcept {
   if (request.op == Op::flush && request.status == Errc::ok &&
       owed_flush_.load(std::memory_order_relaxed) != Errc::ok) [[unlikely]]
     request.status = owed_flush_.exchange(Errc::ok);
-  account_.end(request.shard, request.op, request.length, request.status, request.start_ns);
+  if (!would_wait(request.status, request.flags))
+    account_.end(request.shard, request.op, request.length, request.status, request.start_ns);
   // Outside the gate before the frontend hears of it: until then it holds the device open.
   if (request.listed) [[unlikely]] {
     ranges_.ended(request);

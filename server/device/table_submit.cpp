@@ -4,6 +4,7 @@
 #include <new>
 
 #include "server/device/table.hpp"
+#include "server/leg/nowait.hpp"
 
 namespace blockloom {
 namespace {
@@ -24,6 +25,11 @@ bool stops_at_error(Op op) noexcept {
 void map_directly(const Target::Direct& direct, Io& io) noexcept {
   io.leg = direct.leg;
   io.offset += direct.offset;
+}
+
+/// What is not inline ends on other threads, or ends an Io for its own reasons: it does not block.
+std::uint8_t passed_on(std::uint8_t flags, bool inline_only) noexcept {
+  return inline_only ? flags : static_cast<std::uint8_t>(flags & ~io_flag::nowait);
 }
 
 Submit submit_mapped(Target& target, Io& io) noexcept {
@@ -57,7 +63,7 @@ class Table::Cursor {
   bool next(Io& io) noexcept {
     io = Io{};
     io.op = request_.op;
-    io.flags = request_.flags;
+    io.flags = passed_on(request_.flags, table_.inline_only_);
     io.shard = request_.shard;
     io.start_ns = request_.start_ns;
     switch (request_.op) {
@@ -234,7 +240,7 @@ Submit Table::submit(Request& request) noexcept {
 
   Io& io = request.io;
   io.op = request.op;
-  io.flags = request.flags;
+  io.flags = passed_on(request.flags, inline_only_);
   io.shard = request.shard;
   io.start_ns = request.start_ns;
   io.status = Errc::ok;

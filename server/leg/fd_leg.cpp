@@ -11,6 +11,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "server/leg/nowait.hpp"
 #include "server/leg/zero_bytes.hpp"
 
 namespace blockloom {
@@ -86,7 +87,7 @@ Result<void> FdLeg::ready() {
 
 Submit FdLeg::do_submit(Io& io) noexcept {
   if (io.op == Op::read) [[likely]]
-    return io.finish_inline(read(io));
+    return io.finish_inline(io.has(io_flag::nowait) ? read_cached(io) : read(io));
   if (read_only_ && io.modifies()) [[unlikely]]
     return io.finish_inline(Errc::read_only);
   switch (io.op) {
@@ -112,6 +113,26 @@ Errc FdLeg::read(const Io& io) noexcept {
   return transfer_all(io.length.value, [&](std::uint64_t done, std::uint64_t left) {
     return pread(fd_, io.data + done, left, static_cast<off_t>(io.offset.value + done));
   });
+}
+
+/// What the page cache has; Errc::busy where all of it would take a disk.
+Errc FdLeg::read_cached(const Io& io) noexcept {
+  for (std::uint64_t done = 0; done < io.length.value && can_nowait_.load(relaxed);) {
+    const iovec part{io.data + done, io.length.value - done};
+    const ssize_t n = uninterrupted([&] {
+      return preadv2(fd_, &part, 1, static_cast<off_t>(io.offset.value + done), RWF_NOWAIT);
+    });
+    if (n > 0)
+      done += static_cast<std::uint64_t>(n);
+    else if (n < 0 && errno == EAGAIN)
+      return Errc::busy;
+    else if (n < 0 && is_unsupported(errno))
+      can_nowait_.store(false, relaxed);  // tmpfs, which never waits
+    else
+      return n < 0 ? from_errno(errno) : Errc::io;
+    if (done == io.length.value) return Errc::ok;
+  }
+  return read(io);
 }
 
 Errc FdLeg::write(const Io& io) noexcept {

@@ -30,6 +30,7 @@ class FdLeg final : public Leg {
 
   Submit do_submit(Io& io) noexcept override;
   Errc read(const Io& io) noexcept;
+  Errc read_cached(const Io& io) noexcept;
   Errc write(const Io& io) noexcept;
   Errc write_durable(const Io& io) noexcept;
   Errc flush() noexcept;
@@ -49,6 +50,7 @@ class FdLeg final : public Leg {
   const std::uint64_t block_size_;  // a block device's own
   const std::shared_ptr<const int> owner_;
 
+  Flag can_nowait_{true};
   Flag can_dsync_{true};
   Flag can_punch_{true};
   Flag can_zero_range_{true};

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include "server/leg/nowait.hpp"
+
 namespace blockloom {
 
 bool Extents::add(Extent extent) {
@@ -42,6 +44,14 @@ Submit Leg::submit(Io& io) noexcept {
   // The device has chosen which requests are timed; here another clock starts.
   if (io.start_ns != 0) [[unlikely]]
     io.start_ns = now_ns();
+  if (io.has(io_flag::nowait)) {
+    // Inline, so nobody misses it while it is under way; and refused it comes again.
+    const Submit result = do_submit(io);
+    if (result == Submit::done && would_wait(io.status, io.flags)) return result;
+    account_.begin(io.shard);
+    if (result == Submit::done) account_.end(io.shard, io.op, io.length, io.status, io.start_ns);
+    return result;
+  }
   account_.begin(io.shard);
   const Submit result = do_submit(io);
   if (result == Submit::done) account_.end(io.shard, io.op, io.length, io.status, io.start_ns);
