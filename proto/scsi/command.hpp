@@ -43,6 +43,7 @@ enum class Command : std::uint8_t {
   report_target_port_groups,
   report_opcodes,
   report_task_functions,
+  sanitize,
 };
 
 /// What a reservation of another nexus does to a command (SPC-4 5.13.1, SBC-3 4.17).

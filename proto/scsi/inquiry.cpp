@@ -88,9 +88,10 @@ void page_limits(Output& out, const UnitDescription& unit) {
   }
 }
 
-void page_characteristics(Output& out) {
+void page_characteristics(Output& out, const UnitDescription& unit) {
   out.resize(64);
-  store<2>(&out[4], 1);  // does not rotate
+  store<2>(&out[4], 1);                           // does not rotate
+  if (unit.sanitize && unit.thin) out[7] = 0x40;  // WABEREQ: after BLOCK ERASE reads succeed
 }
 
 void page_provisioning(Output& out) {
@@ -140,7 +141,7 @@ std::optional<Output> vpd_page(const UnitDescription& unit, std::uint8_t page) {
       page_limits(out, unit);
       break;
     case 0xb1:
-      page_characteristics(out);
+      page_characteristics(out, unit);
       break;
     case 0xb2:
       if (!unit.thin) return {};

@@ -17,6 +17,7 @@ struct UnitDescription {
   bool removable = false;
   std::string_view target_name;    ///< iSCSI name
   std::uint16_t portal_group = 1;  ///< the tag
+  bool sanitize = false;
 };
 
 // The sizes that VPD B0 promises, in bytes; the commands keep to them.

@@ -96,6 +96,8 @@ OpcodesAnswer report_opcodes(const Cdb& cdb, bool (*keep_out)(const CommandInfo&
   if (options == 0) return {all_opcodes(timeouts, keep_out, context), {}};
   if (options > 3) return wrong(2);
   const CommandInfo* info = find_opcode(cdb[3]);
+  // The first of an opcode's actions is kept out where all of them are.
+  if (info != nullptr && keep_out(*info, context)) info = nullptr;
   const bool has_actions = info != nullptr && info->service_action >= 0;
   // 1: an opcode without service actions; 2: one with; 3: whichever it is.
   if (options == 1 && has_actions) return wrong(2);

@@ -7,7 +7,16 @@
 namespace blockloom::scsi {
 namespace {
 
+bool has_key_specific(const Sense& sense) noexcept {
+  return sense.field.has_value() || sense.progress.has_value();
+}
+
 void encode_key_specific(const Sense& sense, std::uint8_t* out) noexcept {
+  if (!sense.field) {
+    out[0] = 0x80;
+    store<2>(out + 1, *sense.progress);
+    return;
+  }
   out[0] = static_cast<std::uint8_t>(0x80 | (sense.field_in_cdb ? 0x40 : 0));
   store<2>(out + 1, *sense.field);
 }
@@ -21,7 +30,7 @@ std::size_t encode_fixed(const Sense& sense, std::uint8_t* out) noexcept {
   }
   out[7] = 10;
   store<2>(out + 12, static_cast<std::uint16_t>(sense.asc));
-  if (sense.field) encode_key_specific(sense, out + 15);
+  if (has_key_specific(sense)) encode_key_specific(sense, out + 15);
   return 18;
 }
 
@@ -36,7 +45,7 @@ std::size_t encode_descriptors(const Sense& sense, std::uint8_t* out) noexcept {
     store<8>(out + size + 4, *sense.information);
     size += 12;
   }
-  if (sense.field) {
+  if (has_key_specific(sense)) {
     out[size] = 2;
     out[size + 1] = 6;
     encode_key_specific(sense, out + size + 4);

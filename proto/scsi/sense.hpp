@@ -12,6 +12,7 @@ namespace blockloom::scsi {
 enum class Asc : std::uint16_t {
   none = 0x0000,
   not_ready = 0x0400,
+  sanitize_in_progress = 0x041b,
   becoming_ready = 0x0401,
   stopped = 0x0402,
   write_error = 0x0c00,
@@ -41,6 +42,7 @@ enum class Asc : std::uint16_t {
   registrations_preempted = 0x2a05,
   capacity_changed = 0x2a09,
   commands_cleared_by_other = 0x2f00,
+  sanitize_failed = 0x3103,
   saving_not_supported = 0x3900,
   no_medium = 0x3a00,
   reported_luns_changed = 0x3f0e,
@@ -60,6 +62,8 @@ struct Sense {
   /// The byte that is wrong, of the CDB or of the parameter list (field pointer, SPC-4 4.5.2.4.2).
   std::optional<std::uint16_t> field = {};
   bool field_in_cdb = true;
+  /// Of an operation that goes on, in 65,536ths (progress indication); without `field`.
+  std::optional<std::uint16_t> progress = {};
 
   bool operator==(const Sense&) const = default;
 };

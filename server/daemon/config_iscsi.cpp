@@ -190,6 +190,7 @@ void IscsiGrammar::read_lun(const Node& node, Path path, std::size_t index, Targ
                   {"read_only", flag(lun.unit.read_only)},
                   {"thin", flag(lun.unit.thin)},
                   {"removable", flag(lun.unit.removable)},
+                  {"sanitize", flag(lun.unit.sanitize)},
                   {"block_size", number(lun.unit.block_size, 512, 4096)},
                   {"serial", text(lun.unit.serial, "a text of up to 32 characters")}};
   if (node.kind == Kind::table)

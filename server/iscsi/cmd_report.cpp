@@ -21,7 +21,8 @@ std::uint32_t allocation_of(const ScsiTask& task) noexcept {
 scsi::UnitDescription UnitState::description(const ScsiTask& task) const {
   const Nexus& nexus = *task.nexus;
   return {identity,          options.block_size,    options.thin,
-          options.removable, nexus.target().name(), nexus.id().portal_group};
+          options.removable, nexus.target().name(), nexus.id().portal_group,
+          options.sanitize};
 }
 
 TaskNext start_test_unit_ready(UnitState& unit, ScsiTask& task) {
@@ -36,6 +37,8 @@ TaskNext start_request_sense(UnitState& unit, ScsiTask& task) {
     const std::lock_guard lock(unit.mutex);
     if (task.path->attention_count != 0)
       sense = {SenseKey::unit_attention, unit.take_attention_locked(*task.path)};
+    else if (unit.sanitizing.state == SanitizeState::running)
+      sense = sanitizing_sense(unit);
   }
   scsi::Output data(scsi::longest_sense);
   data.resize(scsi::encode_sense(sense, (task.cdb[1] & 0x01) != 0,

@@ -68,12 +68,21 @@ CommandStart start_of(Command command) noexcept {
       return {start_report_opcodes};
     case Command::report_task_functions:
       return {start_report_task_functions};
+    case Command::sanitize:
+      return {start_sanitize, true};
   }
   return {start_test_unit_ready};
 }
 
 bool has_command(const UnitState& unit, const scsi::CommandInfo& info) noexcept {
-  return info.command != Command::unmap || unit.options.thin;
+  switch (info.command) {
+    case Command::unmap:
+      return unit.options.thin;
+    case Command::sanitize:
+      return unit.options.sanitize && (info.service_action != 0x02 || unit.options.thin);
+    default:
+      return true;
+  }
 }
 
 }  // namespace blockloom

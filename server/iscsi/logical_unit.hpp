@@ -13,7 +13,9 @@
 #include "server/base/timer_queue.hpp"
 #include "server/device/registry.hpp"
 #include "server/iscsi/data_buffer.hpp"
+#include "server/iscsi/sanitize.hpp"
 #include "server/iscsi/scsi_task.hpp"
+#include "server/iscsi/slow_lane.hpp"
 
 namespace blockloom {
 
@@ -28,6 +30,7 @@ struct UnitOptions {
   bool read_only = false;          ///< also when the device is not
   bool thin = true;                ///< reports provisioning, so that initiators unmap
   bool removable = false;          ///< the medium can be ejected, and loaded again
+  bool sanitize = false;           ///< legs write in place, so that SANITIZE keeps its promise
   std::string serial;              ///< empty: the device's uuid, or else its name
 
   bool operator==(const UnitOptions&) const = default;
@@ -78,6 +81,8 @@ class LogicalUnits : public std::enable_shared_from_this<LogicalUnits> {
   DataBufferPool& buffers() noexcept { return buffers_; }
   const Options& options() const noexcept { return options_; }
   TimerQueue& worker() noexcept { return worker_; }
+  SlowLane& slow_lane() noexcept { return slow_lane_; }
+  Sanitizers& sanitizers() noexcept { return sanitizers_; }
 
  private:
   LogicalUnits(Registry& registry, Options options);
@@ -87,9 +92,11 @@ class LogicalUnits : public std::enable_shared_from_this<LogicalUnits> {
   const Options options_;
   DataBufferPool buffers_;
   TimerQueue worker_{"bl-scsi"};  // what may wait for a disk: saving reservations
+  SlowLane slow_lane_;            // and requests of the units' tasks
   mutable std::mutex mutex_;
   std::map<std::string, std::weak_ptr<LogicalUnit>, std::less<>> units_;
   std::uint64_t listener_ = 0;  ///< of the registry's events
+  Sanitizers sanitizers_;       // ends first
 };
 
 /// A logical unit: an SBC-3 direct access block device over a Device. The transport does not call

@@ -128,6 +128,7 @@ struct ScsiTask {
   std::uint64_t sequence = 0;
   std::shared_ptr<NexusLun> path;
   ScsiTask *next_task = nullptr, *prev_task = nullptr;  // in the task set, oldest first
+  ScsiTask* next_slow = nullptr;                        // in the slow lane's queue
   Step next = nullptr;                                  // where the command goes on
   Request request;                                      // of the step under way
   std::atomic<Device*> device{nullptr};                 // where it goes

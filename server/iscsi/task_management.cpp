@@ -29,6 +29,9 @@ void UnitState::ask_to_end_locked(ScsiTask& task) noexcept {
   } else if (task.blocked) {
     task.blocked = false;
     task.again(task);
+  } else if (sanitizing.waiter == &task) {
+    sanitizing.waiter = nullptr;  // the operation goes on
+    task.again(task);
   } else if (task.device.load(std::memory_order_relaxed)->withdraw(task.request)) {
     // It waited for the device to be resumed.
     task.again(task);

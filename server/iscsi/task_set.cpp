@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "server/iscsi/unit_state.hpp"
+#include "server/leg/nowait.hpp"
 
 // A task's way through its unit: into the task set, from step to step, and out again.
 
@@ -135,6 +136,29 @@ TaskNext take_step(UnitState& unit, ScsiTask& task) noexcept {
   }
 }
 
+/// Waits for a disk whatever the page cache has.
+bool waits(const Device& device, const Request& request) noexcept {
+  if (request.op == Op::read || request.op == Op::cache || request.op == Op::extents) return false;
+  if (request.op == Op::write && (request.flags & io_flag::fua) == 0) return false;
+  const auto table = device.live_table();
+  return table && table->inline_only();
+}
+
+/// Submits the step's request; what would block this thread goes to another.
+Submit submit(UnitState& unit, ScsiTask& task) noexcept {
+  Device& device = *task.device.load(std::memory_order_relaxed);
+  Request& request = task.request;
+  SlowLane& lane = unit.units.slow_lane();
+  if (waits(device, request) && lane.push(unit.slow, task)) return Submit::pending;
+  if (request.op == Op::read) request.flags |= io_flag::nowait;
+  if (device.submit(request) == Submit::pending) return Submit::pending;
+  if (!would_wait(request.status, request.flags)) [[likely]]
+    return Submit::done;
+  request.flags = static_cast<std::uint8_t>(request.flags & ~io_flag::nowait);
+  if (lane.push(unit.slow, task)) return Submit::pending;
+  return device.submit(request);  // no thread to be had: this one waits
+}
+
 /// From step to step. `ended`: the caller finishes the task.
 TaskStep drive(UnitState& unit, ScsiTask& task, bool asks_only) noexcept {
   TaskNext what = TaskNext::step;
@@ -143,8 +167,7 @@ TaskStep drive(UnitState& unit, ScsiTask& task, bool asks_only) noexcept {
       case TaskNext::ended:
         return TaskStep::ended;
       case TaskNext::io:
-        if (task.device.load(std::memory_order_relaxed)->submit(task.request) == Submit::pending)
-          return TaskStep::running;
+        if (submit(unit, task) == Submit::pending) return TaskStep::running;
         break;
       case TaskNext::data:
         return TaskStep::wants_data;
@@ -222,6 +245,8 @@ TaskStep UnitState::begin(ScsiTask& task) noexcept {
       end_status(task, Status::reservation_conflict);
       return end_refused(task);
     }
+    if (supported && refused_by_sanitizing(*this, task, found.info->command)) [[unlikely]]
+      return end_refused(task);
     if (tasks >= units.options().tasks_per_unit) [[unlikely]] {
       end_status(task, Status::task_set_full);
       return end_refused(task);
@@ -230,7 +255,9 @@ TaskStep UnitState::begin(ScsiTask& task) noexcept {
     task.phase.store(Phase::running, std::memory_order_relaxed);
   }
   if (!supported) {
-    if (found.info == nullptr && found.known_opcode)
+    // Another service action of the opcode would be.
+    const scsi::CommandInfo* const row = scsi::find_opcode(task.cdb[0]);
+    if (row != nullptr && row->service_action >= 0 && has_command(*this, *row))
       bad_cdb(*this, task, 1);
     else
       end_check(*this, task, SenseKey::illegal_request, Asc::invalid_opcode);
@@ -257,8 +284,7 @@ TaskStep UnitState::proceed(ScsiTask& task) noexcept {
 }
 
 TaskStep UnitState::run_again(ScsiTask& task) noexcept {
-  if (std::exchange(task.resubmit, false) &&
-      task.device.load(std::memory_order_relaxed)->submit(task.request) == Submit::pending)
+  if (std::exchange(task.resubmit, false) && submit(*this, task) == Submit::pending)
     return TaskStep::running;
   const TaskStep step = drive(*this, task, false);
   if (step == TaskStep::ended) return end_now(*this, task);

@@ -13,8 +13,10 @@
 #include "proto/scsi/sense.hpp"
 #include "server/iscsi/logical_unit.hpp"
 #include "server/iscsi/reservations.hpp"
+#include "server/iscsi/sanitize.hpp"
 #include "server/iscsi/scsi_target.hpp"
 #include "server/iscsi/scsi_task.hpp"
+#include "server/iscsi/slow_lane.hpp"
 
 /// The inside of a logical unit; only its own files include this.
 namespace blockloom {
@@ -76,8 +78,10 @@ struct UnitState {
   const UnitOptions options;
   const DeviceHandle device;
   const scsi::Identity identity;
+  const std::shared_ptr<SlowLane::Queue> slow = std::make_shared<SlowLane::Queue>();
 
   std::atomic<bool> ejected{false};  ///< the medium of a removable unit is out
+  Sanitizing sanitizing;
   /// scsi::ModeValues, a bit each.
   std::atomic<std::uint8_t> mode_bits{0};
 
@@ -228,5 +232,11 @@ TaskNext start_extended_copy(UnitState&, ScsiTask&);
 TaskNext start_receive_copy_results(UnitState&, ScsiTask&);
 TaskNext start_start_stop(UnitState&, ScsiTask&);
 TaskNext start_prevent_allow(UnitState&, ScsiTask&);
+TaskNext start_sanitize(UnitState&, ScsiTask&);
+
+/// True: a sanitize operation runs or has failed, and the task has ended with that.
+bool refused_by_sanitizing(UnitState& unit, ScsiTask& task, scsi::Command command) noexcept;
+/// Of one that runs: with its progress.
+scsi::Sense sanitizing_sense(const UnitState& unit) noexcept;
 
 }  // namespace blockloom

@@ -9,7 +9,10 @@ import fnmatch
 import verdicts
 
 REASONS = [
-    ("*", "Sanitize.*", "a virtual device shares its medium with others: SANITIZE is refused"),
+    ("!paths,removable,slow", "Sanitize.*", "SANITIZE is for a LUN that is said to write in place"),
+    ("*", "Sanitize.CryptoErase", "nothing is encrypted"),
+    ("*", "Sanitize.Readonly", "passed, but for CRYPTO ERASE: nothing is encrypted"),
+    ("*", "Sanitize.Reservations", "passed, but for CRYPTO ERASE: nothing is encrypted"),
     ("*", "WriteAtomic16.*", "no leg promises a whole write over a power loss: not offered"),
     ("!removable", "NoMedia.*", "the medium is not removable"),
     ("!removable", "PreventAllow.*", "the medium is not removable"),
@@ -25,6 +28,10 @@ REASONS = [
     ("4096", "*.InvalidDataOutSize", "a physical block is one logical block"),
 ]
 
+# Whatever the test says there does not count, because another kind is made for it.
+ELSEWHERE = [
+    ("paths,removable", "Sanitize.Reset", "too fast to be seen at it: the slow LUN has it"),
+]
 
 # Defects of libiscsi 1.19.0: the kinds, the test, the assertion that is wrong, what the test must
 # have said nevertheless, and the reason. Such a failure, with no other beside it, counts as a skip;
@@ -47,6 +54,14 @@ def reason(kind, test):
     """Why this test may be skipped on this kind of LUN; None: it may not."""
     for kinds, pattern, why in REASONS:
         if applies(kinds, kind) and fnmatch.fnmatchcase(test, pattern):
+            return why
+    return None
+
+
+def elsewhere(kind, test):
+    """Why another kind of LUN is asked; None: this one is."""
+    for kinds, name, why in ELSEWHERE:
+        if applies(kinds, kind) and name == test:
             return why
     return None
 
