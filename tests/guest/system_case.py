@@ -41,7 +41,8 @@ class SystemCase(unittest.TestCase):
             with open(disks[0], "wb") as disk:
                 disk.truncate(cls.DISK_BYTES)
         cls.guest = Machine(images.prepare(setting.build), folder, files=files, disks=disks,
-                            system=system_image.prepare(setting.build), memory_mib=768, limit_s=LIMIT_S)
+                            system=system_image.prepare(setting.build), memory_mib=768,
+                            limit_s=LIMIT_S)
         cls.addClassCleanup(cls.guest.kill)
         shutil.rmtree(folder / "installed")
         cls.guest.wait_ready()

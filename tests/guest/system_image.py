@@ -74,7 +74,7 @@ PACKAGES = [
     "zlib1g",
 ]
 PROGRAMS = ["journalctl", "nbd-client", "nbdcopy", "nbdinfo", "nbdkit", "systemctl",
-            "systemd-analyze", "systemd-run", "systemd-sysusers", "systemd-tmpfiles"]
+            "systemd-analyze", "systemd-sysusers", "systemd-tmpfiles"]
 # What Blockloom loads: its files come with the machine, their libraries with Debian.
 LIBRARIES = ["libcrypto.so.3", "libfmt.so.9", "libgcc_s.so.1", "libgnutls.so.30", "libisal.so.2",
              "libnbd.so.0", "libnss_files.so.2", "libstdc++.so.6", "libsystemd.so.0"]
