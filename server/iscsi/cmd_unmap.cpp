@@ -5,8 +5,8 @@
 #include "server/iscsi/unit_state.hpp"
 
 // UNMAP and WRITE SAME. What is unmapped reads as zeroes (LBPRZ), so that both copies of a mirror
-// agree, and so that an initiator may zero by unmapping. WRITE SAME with UNMAP unmaps whatever block
-// it brings. To SBC-3 one that is not zero would be a write; to LIO, and to libiscsi's suite
+// agree, and so that an initiator may zero by unmapping. WRITE SAME with UNMAP unmaps whatever
+// block it brings. To SBC-3 one that is not zero would be a write; to LIO, and to libiscsi's suite
 // (WriteSame10.UnmapUntilEnd), it is a discard, and initiators send zeroes.
 
 namespace blockloom {
