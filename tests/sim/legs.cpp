@@ -81,9 +81,13 @@ void World::inline_batch() {
 
 void World::all_ok(std::uint32_t which) {
   const Inline b = inline_done_[which];
-  for (const std::uint32_t index : b.ops) {
-    SimOp& op = ops_[index];
-    if (op.told) return;  // a fence reported them one by one
+  // A fence has told the end of its leg's part: the other legs' are told one by one.
+  if (std::any_of(b.ops.begin(), b.ops.end(), [&](std::uint32_t op) { return ops_[op].told; })) {
+    const std::uint32_t life = life_;
+    for (const std::uint32_t index : b.ops) {
+      if (life == life_) tell(index, OpEnd::ok);
+    }
+    return;
   }
   for (const std::uint32_t index : b.ops) {
     SimOp& op = ops_[index];

@@ -305,14 +305,15 @@ void State::Machine::tick() {
     hedge(slot);
   }
   if (untimed_waiters_) time_waiters();
-  for (WaitList* list : {&blocked_, &log_waiters_, &leg_waiters_}) {
-    while (!list->empty()) {
-      const Slot slot = list->head();
-      if (requests_[slot].deadline > now_) {
+  // Not in the order of their deadlines: one that waits again keeps its own.
+  for (const WaitList* list : {&blocked_, &log_waiters_, &leg_waiters_}) {
+    for (Slot slot = list->head(); slot != nil;) {
+      const Slot next = requests_[slot].wait_link.next;
+      if (requests_[slot].deadline > now_)
         arm(requests_[slot].deadline);
-        break;
-      }
-      give_up_waiting(slot, Errc::timed_out);
+      else
+        give_up_waiting(slot, Errc::timed_out);
+      slot = next;
     }
   }
   if (log_failing_) arm(std::max(log_retry_, now_ + millisecond));

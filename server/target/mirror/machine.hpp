@@ -99,9 +99,11 @@ class State::Machine {
   void answer(Slot slot, Errc errc);
   void release(Slot slot);
   void wait_until(Request& r, Time limit);
+  static void limit_by_leg(Request& r);
   void time_waiters();
   void give_up_waiting(Slot slot, Errc errc);
   void wake_leg_waiters();
+  bool may_go_on(const Request& r) const noexcept;
 
   // machine_ops.cpp
   bool has_room(unsigned leg) const noexcept { return !legs_[leg].free_ops.empty(); }

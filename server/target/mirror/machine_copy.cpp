@@ -228,6 +228,7 @@ void State::Machine::stop_copying_leg(unsigned i) {
 /// C4: flushed, then durably not STALE, then in use.
 void State::Machine::settle_copied() {
   bool waits = false;
+  bool in_sync = false;
   for (std::size_t i = 0; i < copied_.size();) {
     Copied& c = copied_[i];
     Region& g = region(c.region);
@@ -256,7 +257,7 @@ void State::Machine::settle_copied() {
       g.copying &= static_cast<LegMask>(~now_in_sync);
       g.clearing &= static_cast<LegMask>(~now_in_sync);
       leg_synced(now_in_sync);
-      done = true;
+      done = in_sync = true;
     }
     if (done) {
       copied_[i] = copied_.back();
@@ -267,6 +268,7 @@ void State::Machine::settle_copied() {
     }
   }
   if (waits && requests_[flush_slot_].step == Step::free) flush_wanted_ = true;
+  if (in_sync) wake_leg_waiters();  // those that min_acks held back
 }
 
 void State::Machine::leg_synced(LegMask legs) {

@@ -220,6 +220,7 @@ void State::Machine::opened(unsigned i, bool ok) {
     up_ |= leg_bit(i);
     set_leg_state(i, LegState::up);
     copy_retry_ = never;
+    all_failed_noted_ = false;
     if (phase_ == Phase::serving) wake_leg_waiters();
   }
   if (phase_ == Phase::assembling) assemble(false);

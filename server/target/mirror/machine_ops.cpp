@@ -273,7 +273,9 @@ void State::Machine::resolve(unsigned i, std::uint32_t index) {
   if (slot == nil) return;
   Request& request = requests_[slot];
   request.locking &= static_cast<LegMask>(~bit);
-  if (request.step != Step::locked || request.locking != 0) return;
+  if (request.locking != 0) return;
+  if (request.step == Step::waiting && request.locks) unlock(slot);
+  if (request.step != Step::locked) return;
   release(slot);
   act(Action::Type::free_slot).slot = slot;
 }

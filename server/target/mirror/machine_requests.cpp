@@ -52,9 +52,10 @@ bool State::Machine::lock(Slot slot) {
   ++region(r.region).users;
   r.step = Step::blocked;
   if (r.blockers == 0) return true;
-  if (block_limit_ != never && r.use == Use::user) {
+  if (r.use == Use::user && (block_limit_ != never || r.leg_deadline != 0)) {
     r.timed = true;
     wait_until(r, block_limit_);
+    limit_by_leg(r);
     blocked_.push_back(requests_, slot);
     arm(std::max(r.deadline, now_));
   }
@@ -204,7 +205,9 @@ void State::Machine::finish_read(Slot slot) {
   answer(slot, Errc::ok);
 }
 
-/// No leg can serve it: an error, or a bounded wait.
+/// No leg can serve it: an error, or a bounded wait. Who waits gives its range back: the copy that
+/// brings the missing leg back needs it, and other requests may go. Not while an op of its own may
+/// still land there (W5).
 void State::Machine::no_leg(Slot slot) {
   Request& r = requests_[slot];
   if (!all_failed_noted_) note(Notice::all_failed, 0, Errc::io, r.offset, r.length);
@@ -223,6 +226,7 @@ void State::Machine::no_leg(Slot slot) {
   ++waiting_;
   leg_waiters_.push_back(requests_, slot);
   arm(std::max(r.deadline, now_));
+  if (r.locks && r.locking == 0) unlock(slot);
 }
 
 void State::Machine::wait_for_log(Slot slot, Step step) {
@@ -236,14 +240,22 @@ void State::Machine::wait_for_log(Slot slot, Step step) {
 
 /// Where the event told no time, now_ may be long ago: the tick that comes at once sets it right.
 void State::Machine::wait_until(Request& r, Time limit) {
-  r.deadline = timed_ ? now_ + limit : 0;
+  r.deadline = timed_ ? now_ + std::min(limit, never - now_) : 0;
   untimed_waiters_ = untimed_waiters_ || !timed_;
+}
+
+/// One that waited for a leg, and now for its range again: its time for a leg is for both.
+void State::Machine::limit_by_leg(Request& r) {
+  if (r.leg_deadline != 0 && r.deadline != 0) r.deadline = std::min(r.deadline, r.leg_deadline);
 }
 
 void State::Machine::time_waiters() {
   untimed_waiters_ = false;
-  for (Slot slot = blocked_.head(); slot != nil; slot = requests_[slot].wait_link.next)
-    if (requests_[slot].deadline == 0) requests_[slot].deadline = now_ + block_limit_;
+  for (Slot slot = blocked_.head(); slot != nil; slot = requests_[slot].wait_link.next) {
+    Request& r = requests_[slot];
+    if (r.deadline == 0) r.deadline = now_ + std::min(block_limit_, never - now_);
+    limit_by_leg(r);
+  }
   for (Slot slot = log_waiters_.head(); slot != nil; slot = requests_[slot].wait_link.next)
     if (requests_[slot].deadline == 0) requests_[slot].deadline = now_ + config_.log_timeout;
   for (Slot slot = leg_waiters_.head(); slot != nil; slot = requests_[slot].wait_link.next) {
@@ -270,26 +282,36 @@ void State::Machine::give_up_waiting(Slot slot, Errc errc) {
   answer(slot, errc);
 }
 
-/// A leg came up: everyone who waits for one tries again, in order.
+/// A leg came up, or a region of one is in sync again: everyone who can go on tries again, in
+/// order, and takes its range again first.
 void State::Machine::wake_leg_waiters() {
-  all_failed_noted_ = false;
   WaitList woken = leg_waiters_;
   leg_waiters_ = WaitList();
   while (!woken.empty()) {
     const Slot slot = woken.head();
     Request& r = requests_[slot];
     woken.erase(requests_, slot);
+    if (!may_go_on(r)) {
+      leg_waiters_.push_back(requests_, slot);
+      continue;
+    }
     r.timed = false;
     --waiting_;
     r.step = Step::active;
     r.errc = Errc::ok;
     if (r.kind == Kind::flush)
       start_flush(slot);
-    else if (r.kind == Kind::read)
-      start_read(slot);
-    else
-      start_write(slot);
+    else if (r.locks || lock(slot))
+      begin(slot);
   }
+  if (waiting_ == 0) all_failed_noted_ = false;
+}
+
+bool State::Machine::may_go_on(const Request& r) const noexcept {
+  if (r.kind == Kind::flush) return up_ != 0;
+  const Region& g = region(r.region);
+  const auto legs = static_cast<LegMask>(up_ & ~g.stale & ~barred(g));
+  return count(legs) >= (r.kind == Kind::read ? 1 : std::max(1U, config_.min_acks));
 }
 
 void State::Machine::answer(Slot slot, Errc errc) {

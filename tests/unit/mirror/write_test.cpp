@@ -255,6 +255,72 @@ TEST_CASE(
   CHECK(rig.the(Type::answer).errc == Errc::ok);
 }
 
+TEST_CASE("who waits for a leg gives the range back, so that the copy it waits for can pass") {
+  Config config = Rig::two_legs();
+  config.on_all_failed = OnAllFailed::queue;
+  config.min_acks = 2;
+  Rig rig(config);
+  rig.start();
+  rig.warm(0);
+  rig.feed(Event::leg_lost(rig.now, 1));
+  rig.commit();
+  rig.write(0, 0);
+  CHECK_FALSE(rig.has(Type::answer));
+  CHECK(rig.state->view(rig.now).waiting_for_leg == 1);
+  CHECK(rig.state->region(0).users == 0);
+  rig.read(1, 0);  // what can be served is
+  REQUIRE(rig.sends().size() == 1);
+  rig.end(rig.sends()[0]);
+  CHECK(rig.the(Type::answer).errc == Errc::ok);
+
+  rig.fence_and_open(1);
+  const auto copy_read = rig.sends();
+  REQUIRE(copy_read.size() == 1);
+  CHECK(copy_read[0].leg == 0);
+  rig.end(copy_read[0]);
+  const auto copy_write = rig.sends();
+  REQUIRE(copy_write.size() == 1);
+  CHECK(copy_write[0].leg == 1);
+  rig.end(copy_write[0]);
+  const auto flushes = rig.sends();
+  REQUIRE(flushes.size() == 2);
+  for (const OpId op : flushes)
+    rig.end(op);
+  rig.commit();  // in sync: there are two legs again, and the write goes on
+  const auto write = rig.sends();
+  REQUIRE(write.size() == 2);
+  for (const OpId op : write)
+    rig.end(op);
+  CHECK(rig.the(Type::answer).errc == Errc::ok);
+}
+
+TEST_CASE("who waits for a leg keeps the range while an op of its own may land there (W5)") {
+  Config config = Rig::two_legs();
+  config.on_all_failed = OnAllFailed::queue;
+  config.queue_timeout = 3600 * second;
+  Rig rig(config);
+  rig.start(leg_bit(1));
+  rig.warm(0);
+  rig.write(0, 0);
+  const OpId late = rig.sends()[0];
+  rig.end(late, OpEnd::unknown, Errc::io);
+  CHECK_FALSE(rig.has(Type::answer));
+  CHECK(rig.state->view(rig.now).waiting_for_leg == 1);
+  CHECK(rig.state->region(0).users == 1);
+  rig.write(1, 0);
+  CHECK(rig.state->region(0).users == 2);
+  rig.commit();
+  // The proof ends the late one; both wait for the leg then, and go in their order.
+  rig.fence_and_open(0);
+  REQUIRE(rig.sends().size() == 1);
+  rig.end(rig.sends()[0]);
+  CHECK(rig.the(Type::answer).errc == Errc::ok);
+  REQUIRE(rig.sends().size() == 1);
+  rig.end(rig.sends()[0]);
+  CHECK(rig.the(Type::answer).errc == Errc::ok);
+  CHECK(rig.state->region(0).users == 0);
+}
+
 TEST_CASE("a request that was not sent yet can be cancelled, others go on (Z3)") {
   Rig rig(Rig::two_legs());
   rig.start();
