@@ -1,24 +1,18 @@
 #include "server/leg/iscsi_leg.hpp"
 
 #include <algorithm>
-#include <cassert>
-#include <cerrno>
 
 #include <fmt/format.h>
 #include <openssl/crypto.h>
 #include <poll.h>
-#include <sys/eventfd.h>
-#include <unistd.h>
 
+#include "server/leg/iscsi_connector.hpp"
+#include "server/leg/iscsi_core.hpp"
 #include "server/leg/secrets.hpp"
 #include "server/leg/uri.hpp"
 
 namespace blockloom {
 namespace {
-
-constexpr std::uint64_t most_bytes = 1 << 20;  // of one READ or WRITE
-constexpr Duration first_pause = std::chrono::milliseconds(100);
-constexpr Duration longest_pause = std::chrono::seconds(10);
 
 /// Polls until the connector is done. Before the process has forked, too: there is no thread.
 IscsiConnector::Step run_to_end(IscsiConnector& connector) {
@@ -75,43 +69,27 @@ Result<std::shared_ptr<Leg>> open_iscsi_leg(std::string_view text, bool read_onl
 IscsiLeg::IscsiLeg(IscsiUri uri, std::string text, std::string initiator, disk::Traits traits,
                    bool read_only)
     : Leg(public_uri(text)),
-      uri_(std::move(uri)),
       text_(std::move(text)),
-      initiator_(std::move(initiator)),
-      isid_(stable_isid(uri_, initiator_)),
-      size_(traits.blocks * traits.block_size / sector_size * sector_size),
-      read_only_(read_only),
-      event_fd_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)),
-      disk_(std::move(traits)),
-      commands_(uri_.queue_depth),
-      backoff_(first_pause, longest_pause, now_ns()) {
-  const std::uint64_t block = disk_.block_size;
-  most_bytes_ = std::max(block, most_bytes / block * block);
-  if (disk_.max_transfer > 0)
-    most_bytes_ = std::min<std::uint64_t>(most_bytes_, disk_.max_transfer * block);
-  // With its descriptors or its blocks zero a disk takes no UNMAP (SBC-3 6.6.4).
-  if (disk_.max_unmap_ranges == 0 || disk_.max_unmap_blocks == 0) disk_.can_unmap = false;
-  // WRITE SAME (10) reaches no further, and would unmap other blocks.
-  if (disk_.blocks > std::uint64_t{1} << 32) disk_.can_unmap_same_10 = false;
-  for (IscsiCommand& command : commands_) {
-    command.next = free_;
-    free_ = &command;
-  }
-  waiting_.reserve(commands_.size());
-}
+      core_(std::make_shared<IscsiCore>(std::move(uri), Leg::uri(), std::move(initiator),
+                                        std::move(traits), read_only, finish)) {}
 
 IscsiLeg::~IscsiLeg() {
-  release();
-  stop_thread();
-  assert(active_.empty() && finished_.empty());
-  if (event_fd_ >= 0) close(event_fd_);
+  core_->release();
+  core_->stop();
   // Const for everybody else.
-  for (const std::string* secret : {&uri_.password, &uri_.target_password, &text_})
-    OPENSSL_cleanse(const_cast<char*>(secret->data()), secret->size());
+  OPENSSL_cleanse(const_cast<char*>(text_.data()), text_.size());
 }
 
 std::string IscsiLeg::uri() const {
   return RevealSecrets::active() ? text_ : Leg::uri();
+}
+
+Bytes IscsiLeg::size() const noexcept {
+  return core_->size();
+}
+
+bool IscsiLeg::read_only() const noexcept {
+  return core_->read_only();
 }
 
 Result<std::string> IscsiLeg::message(std::string_view text) {
@@ -121,24 +99,39 @@ Result<std::string> IscsiLeg::message(std::string_view text) {
 }
 
 Submit IscsiLeg::do_submit(Io& io) noexcept {
-  if (read_only_ && io.modifies()) return io.finish_inline(Errc::read_only);
-  {
-    // Its end is the last thing that is touched here: the Io may end then, and the leg with it.
-    const Lock lock(mutex_);
-    if (stopping_) return io.finish_inline(Errc::shutdown);
-    if (controlled_ && !open_) return io.finish_inline(Errc::io);
-    if (const auto done = without_commands(io)) return io.finish_inline(*done);
-    if (active_.size() >= max_requests) return io.finish_inline(Errc::limit);
-    try {
-      start_thread();
-      add_request(io);
-    } catch (const std::exception&) {  // of the standard library
-      return io.finish_inline(Errc::no_memory);
-    }
-    pump();
-    if (must_poke()) poke();
-  }
-  return Submit::pending;
+  return core_->submit(io);
+}
+
+RemoteLeg::Traits IscsiLeg::traits() const noexcept {
+  return core_->traits();
+}
+
+Result<void> IscsiLeg::take_control(LinkListener& listener) {
+  return core_->take_control(*this, listener);
+}
+
+void IscsiLeg::fence(std::uint64_t epoch, FenceScope scope, TimePoint deadline, FenceDone done) {
+  core_->fence(epoch, scope, deadline, std::move(done));
+}
+
+void IscsiLeg::open_session(std::uint64_t epoch, TimePoint deadline, OpenDone done) {
+  core_->open_session(epoch, deadline, std::move(done));
+}
+
+Cancel IscsiLeg::cancel(Io& io) noexcept {
+  return core_->cancel(io);
+}
+
+void IscsiLeg::abandon(const Error& reason) noexcept {
+  core_->abandon(reason);
+}
+
+void IscsiLeg::release() noexcept {
+  core_->release();
+}
+
+std::string IscsiLeg::link_state() const {
+  return core_->link_state();
 }
 
 }  // namespace blockloom

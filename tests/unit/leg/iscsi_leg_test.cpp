@@ -26,3 +26,23 @@ TEST_CASE("a trim that WRITE SAME (10) cannot address is not sent") {
   CHECK(test::run(*leg_of(reach), Op::trim, 0, 65536) == Errc::timed_out);  // it would be sent
   CHECK(test::run(*leg_of(2 * reach), Op::trim, reach * 512, 65536) == Errc::ok);
 }
+
+TEST_CASE("an answer may let an iSCSI leg go, on the leg's own thread") {
+  struct Held {
+    test::TestIo io{Op::write, 0, 4096};
+    std::shared_ptr<Leg> leg;
+    test::Waiter gone;
+  } held;
+  held.leg = leg_of(1 << 20);
+  held.io.io.owner = &held;
+  held.io.io.complete = [](Io& io) noexcept {
+    auto& h = *static_cast<Held*>(io.owner);
+    h.leg.reset();
+    h.gone.attach(io);
+    io.complete(io);
+  };
+  Leg& leg = *held.leg;
+  REQUIRE(leg.submit(held.io.io) == Submit::pending);  // its time passes: nobody listens
+  CHECK(held.gone.wait());
+  CHECK(held.leg == nullptr);
+}

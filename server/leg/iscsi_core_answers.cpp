@@ -7,7 +7,7 @@
 
 #include "proto/scsi/status.hpp"
 #include "server/base/log.hpp"
-#include "server/leg/iscsi_leg.hpp"
+#include "server/leg/iscsi_core.hpp"
 
 namespace blockloom {
 namespace {
@@ -30,7 +30,7 @@ bool modifies(const IscsiCommand& command) {
 // --- Answers ----------------------------------------------------------------------------------
 
 /// Takes everything that the session has for us. On the leg's thread.
-void IscsiLeg::drain() noexcept {
+void IscsiCore::drain() noexcept {
   if (!session_) return;
   while (const auto managed = session_->take_managed())
     take_managed(*managed);  // it may end tasks
@@ -52,7 +52,7 @@ void IscsiLeg::drain() noexcept {
   if (const auto event = session_->take_event()) note_event(*event);
 }
 
-void IscsiLeg::command_ended(IscsiCommand& command) noexcept {
+void IscsiCore::command_ended(IscsiCommand& command) noexcept {
   IscsiRequest& request = *command.request;
   Verdict verdict;
   if (command.end == IscsiTask::End::answered) {
@@ -97,13 +97,13 @@ void IscsiLeg::command_ended(IscsiCommand& command) noexcept {
   advance(request);
 }
 
-IscsiLeg::Verdict IscsiLeg::again(IscsiCommand& command, unsigned most,
+IscsiCore::Verdict IscsiCore::again(IscsiCommand& command, unsigned most,
                                   Duration pause) const noexcept {
   if (command.tries >= most) return {false, Errc::busy, {}};
   return {true, Errc::ok, std::min(long_pause, pause * (1U << std::min(command.tries, 7U)))};
 }
 
-IscsiLeg::Verdict IscsiLeg::judge(IscsiCommand& command) noexcept {
+IscsiCore::Verdict IscsiCore::judge(IscsiCommand& command) noexcept {
   // 11.4.3: the target failed before the command got an answer.
   if (command.response != 0) {
     Verdict verdict = again(command, 3, short_pause);
@@ -129,14 +129,14 @@ IscsiLeg::Verdict IscsiLeg::judge(IscsiCommand& command) noexcept {
       return again(command, most_aborts, short_pause);
     case scsi::Status::reservation_conflict:
       if (may_log())
-        log_error(fmt::format("leg {}: another initiator has reserved the LUN", quoted(uri())));
+        log_error(fmt::format("leg {}: another initiator has reserved the LUN", quoted(name_)));
       return {false, Errc::permission, {}};
     default:
       return {false, Errc::io, {}};
   }
 }
 
-IscsiLeg::Verdict IscsiLeg::judge_sense(IscsiCommand& command, const disk::Sense& sense) noexcept {
+IscsiCore::Verdict IscsiCore::judge_sense(IscsiCommand& command, const disk::Sense& sense) noexcept {
   switch (sense.key) {
     case 0:
     case disk::key::recovered:
@@ -164,7 +164,7 @@ IscsiLeg::Verdict IscsiLeg::judge_sense(IscsiCommand& command, const disk::Sense
 
 /// The disk does not know the command, or not this form of it: another way is found, if there is
 /// one, and it is not tried again.
-IscsiLeg::Verdict IscsiLeg::unsupported(IscsiCommand& command) noexcept {
+IscsiCore::Verdict IscsiCore::unsupported(IscsiCommand& command) noexcept {
   IscsiRequest& request = *command.request;
   switch (command.kind) {
     case Kind::unmap:
@@ -193,7 +193,7 @@ IscsiLeg::Verdict IscsiLeg::unsupported(IscsiCommand& command) noexcept {
 }
 
 /// What a read brought goes where it belongs.
-void IscsiLeg::take_data(IscsiCommand& command) noexcept {
+void IscsiCore::take_data(IscsiCommand& command) noexcept {
   if (modifies(command) && !(command.request->io->has(io_flag::fua) && disk_.fua))
     ++answered_writes_;
   if (command.kind == Kind::synchronize) flushed_writes_ = std::max(flushed_writes_, command.at);
@@ -207,7 +207,7 @@ void IscsiLeg::take_data(IscsiCommand& command) noexcept {
   std::memcpy(request.io->data + (from - start), command.data + (from - command.at), to - from);
 }
 
-void IscsiLeg::take_lba_status(IscsiCommand& command) noexcept {
+void IscsiCore::take_lba_status(IscsiCommand& command) noexcept {
   IscsiRequest& request = *command.request;
   const Io& io = *request.io;
   const std::uint64_t block = disk_.block_size;
@@ -232,7 +232,7 @@ void IscsiLeg::take_lba_status(IscsiCommand& command) noexcept {
 }
 
 /// A command of the request has ended: what next?
-void IscsiLeg::advance(IscsiRequest& request) noexcept {
+void IscsiCore::advance(IscsiRequest& request) noexcept {
   using Step = IscsiRequest::Step;
   if (request.outstanding > 0) return;
   const Io& io = *request.io;
@@ -273,7 +273,7 @@ void IscsiLeg::advance(IscsiRequest& request) noexcept {
 }
 
 /// The request is over; it is completed once the lock is released.
-void IscsiLeg::end_request(IscsiRequest& request) noexcept {
+void IscsiCore::end_request(IscsiRequest& request) noexcept {
   if (request.listed) {
     IscsiRequest* before = nullptr;
     for (IscsiRequest* at = ready_; at != &request; at = at->next_ready)
@@ -298,7 +298,7 @@ void IscsiLeg::end_request(IscsiRequest& request) noexcept {
 
 /// It sends nothing more, and what was not sent is taken back. True: nothing of it is out, and it
 /// has ended.
-bool IscsiLeg::stop_request(IscsiRequest& request) noexcept {
+bool IscsiCore::stop_request(IscsiRequest& request) noexcept {
   request.stop = true;
   using Step = IscsiRequest::Step;
   if (request.at < request.high || request.step == Step::edges ||
@@ -320,13 +320,13 @@ bool IscsiLeg::stop_request(IscsiRequest& request) noexcept {
   return true;
 }
 
-void IscsiLeg::stop_requests() noexcept {
+void IscsiCore::stop_requests() noexcept {
   for (auto at = active_.begin(); at != active_.end();)
     stop_request(*at++);
 }
 
 /// A target can make us say the same again and again.
-bool IscsiLeg::may_log() noexcept {
+bool IscsiCore::may_log() noexcept {
   const TimePoint now = Clock::now();
   if (now - logged_ < std::chrono::seconds(10)) return false;
   logged_ = now;
@@ -335,7 +335,7 @@ bool IscsiLeg::may_log() noexcept {
 
 // --- What the disk tells by itself ------------------------------------------------------------
 
-void IscsiLeg::note_event(const disk::Sense& sense) noexcept {
+void IscsiCore::note_event(const disk::Sense& sense) noexcept {
   if (sense.code == 0x2a09) {
     check_capacity_ = true;
   } else if (controlled_ && open_ &&
@@ -343,11 +343,11 @@ void IscsiLeg::note_event(const disk::Sense& sense) noexcept {
     // S1: what it had acknowledged and not written back may be gone, as with the session.
     session_->close({Errc::io, fmt::format("the LUN was reset: {}", disk::to_string(sense))});
   } else if (may_log()) {
-    log_info(fmt::format("leg {}: {}", quoted(uri()), disk::to_string(sense)));
+    log_info(fmt::format("leg {}: {}", quoted(name_), disk::to_string(sense)));
   }
 }
 
-void IscsiLeg::capacity_ended(const IscsiCommand& command) noexcept {
+void IscsiCore::capacity_ended(const IscsiCommand& command) noexcept {
   if (command.end != IscsiTask::End::answered ||
       scsi::Status{command.status} != scsi::Status::good) {
     // Another unit attention came first, perhaps.
@@ -362,7 +362,7 @@ void IscsiLeg::capacity_ended(const IscsiCommand& command) noexcept {
     return;
   const std::uint64_t block = disk_.block_size;
   const std::string change = fmt::format(
-      "leg {}: the LUN has {} from {} to {} bytes", quoted(uri()),
+      "leg {}: the LUN has {} from {} to {} bytes", quoted(name_),
       found.blocks > disk_.blocks ? "grown" : "shrunk", disk_.blocks * block, found.blocks * block);
   disk_.blocks = found.blocks;
   if (found.blocks * block < size_.value)

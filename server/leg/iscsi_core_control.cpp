@@ -10,7 +10,7 @@
 #include <fmt/format.h>
 
 #include "server/base/log.hpp"
-#include "server/leg/iscsi_leg.hpp"
+#include "server/leg/iscsi_core.hpp"
 
 namespace blockloom {
 namespace {
@@ -38,16 +38,17 @@ std::string_view to_string(iscsi::TaskResponse response) {
 
 }  // namespace
 
-RemoteLeg::Traits IscsiLeg::traits() const noexcept {
+RemoteLeg::Traits IscsiCore::traits() const noexcept {
   const Lock lock(mutex_);
   return {true, disk_.write_cache};
 }
 
-Result<void> IscsiLeg::take_control(LinkListener& listener) {
+Result<void> IscsiCore::take_control(RemoteLeg& self, LinkListener& listener) {
   const Lock lock(mutex_);
   if (controlled_)
-    return Error{Errc::busy, fmt::format("leg '{}' belongs to a mirror already", uri())};
+    return Error{Errc::busy, fmt::format("leg {} belongs to a mirror already", quoted(name_))};
   controlled_ = true;
+  self_ = &self;
   listener_ = &listener;
   open_ = flowing_ = false;
   stop_requests();
@@ -56,7 +57,8 @@ Result<void> IscsiLeg::take_control(LinkListener& listener) {
   return {};
 }
 
-void IscsiLeg::fence(std::uint64_t epoch, FenceScope scope, TimePoint deadline, FenceDone done) {
+void IscsiCore::fence(std::uint64_t epoch, FenceScope scope, TimePoint deadline,
+                      RemoteLeg::FenceDone done) {
   {
     const Lock lock(mutex_);
     const bool refused = !controlled_ || epoch < epoch_ || stopping_;
@@ -87,12 +89,12 @@ void IscsiLeg::fence(std::uint64_t epoch, FenceScope scope, TimePoint deadline, 
     }
   }
   done({Proof::impossible,
-        fmt::format("leg '{}': {}", uri(),
+        fmt::format("leg {}: {}", quoted(name_),
                     controlled_ ? "the epoch is lower than one before, or the leg is closed"
                                 : "nobody has control of it")});
 }
 
-void IscsiLeg::open_session(std::uint64_t epoch, TimePoint deadline, OpenDone done) {
+void IscsiCore::open_session(std::uint64_t epoch, TimePoint deadline, RemoteLeg::OpenDone done) {
   {
     const Lock lock(mutex_);
     if (controlled_ && !stopping_ && proven_epoch_ == epoch && thread_.joinable()) {
@@ -103,10 +105,10 @@ void IscsiLeg::open_session(std::uint64_t epoch, TimePoint deadline, OpenDone do
     }
   }
   done(Error{Errc::invalid,
-             fmt::format("leg '{}': there is no proof of a fence with epoch {}", uri(), epoch)});
+             fmt::format("leg {}: there is no proof of a fence with epoch {}", quoted(name_), epoch)});
 }
 
-Cancel IscsiLeg::cancel(Io& io) noexcept {
+Cancel IscsiCore::cancel(Io& io) noexcept {
   const Lock lock(mutex_);
   const auto found = std::find_if(active_.begin(), active_.end(),
                                   [&](const IscsiRequest& r) { return r.io == &io; });
@@ -126,7 +128,7 @@ Cancel IscsiLeg::cancel(Io& io) noexcept {
   return out ? Cancel::asked : Cancel::never_sent;
 }
 
-void IscsiLeg::abandon(const Error& reason) noexcept {
+void IscsiCore::abandon(const Error& reason) noexcept {
   const Lock lock(mutex_);
   open_ = flowing_ = false;
   if (session_) session_->close(reason);
@@ -134,7 +136,7 @@ void IscsiLeg::abandon(const Error& reason) noexcept {
   if (thread_.joinable()) poke();
 }
 
-void IscsiLeg::release() noexcept {
+void IscsiCore::release() noexcept {
   {
     const Lock lock(mutex_);
     if (!controlled_) return;
@@ -144,12 +146,12 @@ void IscsiLeg::release() noexcept {
     fence_.reset();
     listener_ = nullptr;
   }
-  stop_thread();
+  stop();
   const Lock lock(mutex_);
   controlled_ = false;
 }
 
-std::string IscsiLeg::link_state() const {
+std::string IscsiCore::link_state() const {
   const Lock lock(mutex_);
   const std::string where = portal_text(uri_);
   if (fence_) {
@@ -172,16 +174,22 @@ std::string IscsiLeg::link_state() const {
   return "not connected";
 }
 
+/// Null once release() has begun: what was still on its way to the listener is dropped.
+LinkListener* IscsiCore::listener_now() const noexcept {
+  const Lock lock(mutex_);
+  return listener_;
+}
+
 // --- On the leg's thread, under the lock ------------------------------------------------------
 
-void IscsiLeg::end_fence(Proof proof, std::string reason) noexcept {
+void IscsiCore::end_fence(Proof proof, std::string reason) noexcept {
   if (!fence_ || !fence_->done) return;
   callbacks_.push_back([done = std::move(fence_->done),
                         result = FenceResult{proof, std::move(reason)}] { done(result); });
   fence_->done = nullptr;
 }
 
-void IscsiLeg::end_opening(Result<void> result) noexcept {
+void IscsiCore::end_opening(Result<void> result) noexcept {
   if (!opening_) return;
   callbacks_.push_back(
       [done = std::move(opening_->done), result = std::move(result)] { done(result); });
@@ -189,7 +197,7 @@ void IscsiLeg::end_opening(Result<void> result) noexcept {
 }
 
 /// The proof is there, and everything of before has ended: completions run before `done`.
-void IscsiLeg::fence_proven() noexcept {
+void IscsiCore::fence_proven() noexcept {
   unresolved_ = false;
   proven_epoch_ = fence_->epoch;
   proven_scope_ = fence_->scope;
@@ -197,7 +205,7 @@ void IscsiLeg::fence_proven() noexcept {
   fence_.reset();
 }
 
-void IscsiLeg::control_step(TimePoint now) noexcept {
+void IscsiCore::control_step(TimePoint now) noexcept {
   if (!controlled_) return;
   if (fence_) fence_step(now);
   if (fence_ && fence_->done && now >= fence_->deadline) {
@@ -211,8 +219,9 @@ void IscsiLeg::control_step(TimePoint now) noexcept {
     open_ = flowing_ = true;
     // From here on something can be sent: the next session needs a proof of its own.
     proven_epoch_.reset();
-    callbacks_.push_back(
-        [this, epoch = opening_->epoch, listener = listener_] { listener->link_up(*this, epoch); });
+    callbacks_.push_back([this, epoch = opening_->epoch] {
+      if (LinkListener* const listener = listener_now()) listener->link_up(*self_, epoch);
+    });
     end_opening({});
   } else if (now >= opening_->deadline) {
     end_opening(Error{Errc::timed_out,
@@ -221,19 +230,19 @@ void IscsiLeg::control_step(TimePoint now) noexcept {
   }
 }
 
-bool IscsiLeg::every_answer_is_in() const noexcept {
+bool IscsiCore::every_answer_is_in() const noexcept {
   return std::none_of(commands_.begin(), commands_.end(),
                       [](const IscsiCommand& c) { return c.inside; });
 }
 
 /// A reset has ended them: no answer will come.
-void IscsiLeg::forget_unanswered() noexcept {
+void IscsiCore::forget_unanswered() noexcept {
   for (IscsiCommand& command : commands_)
     if (command.inside) session_->forget(command);
   if (capacity_.inside) session_->forget(capacity_);
 }
 
-void IscsiLeg::fence_reset(Fence::Stage stage) noexcept {
+void IscsiCore::fence_reset(Fence::Stage stage) noexcept {
   fence_->stage = stage;
   fence_->step_deadline = TimePoint::max();
   fence_->tag =
@@ -245,7 +254,7 @@ void IscsiLeg::fence_reset(Fence::Stage stage) noexcept {
   session_->send();
 }
 
-void IscsiLeg::fence_begin(TimePoint now) noexcept {
+void IscsiCore::fence_begin(TimePoint now) noexcept {
   using Stage = Fence::Stage;
   stop_requests();
   drain();
@@ -265,7 +274,7 @@ void IscsiLeg::fence_begin(TimePoint now) noexcept {
   session_->send();
 }
 
-void IscsiLeg::fence_step(TimePoint now) noexcept {
+void IscsiCore::fence_step(TimePoint now) noexcept {
   using Stage = Fence::Stage;
   const bool live = session_ && session_->state() == IscsiSession::State::ready;
   switch (fence_->stage) {
@@ -301,7 +310,7 @@ void IscsiLeg::fence_step(TimePoint now) noexcept {
 }
 
 /// What the target says to the reset of the fence.
-void IscsiLeg::fence_answered(iscsi::TaskResponse response) noexcept {
+void IscsiCore::fence_answered(iscsi::TaskResponse response) noexcept {
   using Stage = Fence::Stage;
   const bool lun = fence_->stage == Stage::lun_reset;
   if (response == iscsi::TaskResponse::complete) {
@@ -320,12 +329,12 @@ void IscsiLeg::fence_answered(iscsi::TaskResponse response) noexcept {
   fence_.reset();
 }
 
-void IscsiLeg::abort_command(IscsiCommand& command) noexcept {
+void IscsiCore::abort_command(IscsiCommand& command) noexcept {
   if (command.abort_tag != 0 || !session_) return;
   command.abort_tag = session_->manage(iscsi::TaskFunction::abort_task, &command);
 }
 
-void IscsiLeg::take_managed(const IscsiSession::Managed& managed) noexcept {
+void IscsiCore::take_managed(const IscsiSession::Managed& managed) noexcept {
   using iscsi::TaskResponse;
   if (managed.tag == settle_tag_) {
     settle_tag_ = 0;
@@ -335,7 +344,7 @@ void IscsiLeg::take_managed(const IscsiSession::Managed& managed) noexcept {
       log_warning(
           fmt::format("leg {}: LUN RESET after a lost session: \"{}\"; the login alone has "
                       "ended its commands",
-                      uri(), to_string(managed.response)));
+                      quoted(name_), to_string(managed.response)));
     return;
   }
   if (fence_ && managed.tag == fence_->tag) {

@@ -3,7 +3,7 @@
 #include <cassert>
 #include <cstring>
 
-#include "server/leg/iscsi_leg.hpp"
+#include "server/leg/iscsi_core.hpp"
 #include "server/leg/zero_bytes.hpp"
 
 namespace blockloom {
@@ -24,7 +24,7 @@ constexpr std::uint64_t most_zeroed = 128ULL << 20;
 // --- Taking requests --------------------------------------------------------------------------
 
 /// What needs no command.
-std::optional<Errc> IscsiLeg::without_commands(Io& io) const noexcept {
+std::optional<Errc> IscsiCore::without_commands(Io& io) const noexcept {
   if (io.op == Op::cache) return Errc::ok;  // a hint
   if (io.op == Op::extents && (!disk_.provisioned || !can_lba_status_)) {
     io.extents->add({io.length, false, false});
@@ -40,7 +40,7 @@ std::optional<Errc> IscsiLeg::without_commands(Io& io) const noexcept {
   return std::nullopt;
 }
 
-IscsiRequest& IscsiLeg::add_request(Io& io) {
+IscsiRequest& IscsiCore::add_request(Io& io) {
   if (idle_.empty()) {
     idle_.emplace_front();
     idle_.front().self = idle_.begin();
@@ -71,7 +71,7 @@ IscsiRequest& IscsiLeg::add_request(Io& io) {
   return request;
 }
 
-void IscsiLeg::make_ready(IscsiRequest& request) noexcept {
+void IscsiCore::make_ready(IscsiRequest& request) noexcept {
   if (request.listed) return;
   request.listed = true;
   request.next_ready = nullptr;
@@ -80,7 +80,7 @@ void IscsiLeg::make_ready(IscsiRequest& request) noexcept {
 }
 
 /// Sends what can be sent.
-void IscsiLeg::pump() noexcept {
+void IscsiCore::pump() noexcept {
   if (!flowing_ || !session_ || session_->state() != IscsiSession::State::ready) return;
   if (!waiting_.empty()) {
     const TimePoint now = Clock::now();
@@ -110,7 +110,7 @@ void IscsiLeg::pump() noexcept {
 }
 
 /// Whether an earlier request has to end first: one of the two rewrites a block that both touch.
-bool IscsiLeg::conflicts(const IscsiRequest& request) const noexcept {
+bool IscsiCore::conflicts(const IscsiRequest& request) const noexcept {
   if (unaligned_ == 0 || !request.io->modifies()) return false;
   for (const IscsiRequest& other : active_) {
     if (&other == &request) return false;
@@ -121,7 +121,7 @@ bool IscsiLeg::conflicts(const IscsiRequest& request) const noexcept {
   return false;
 }
 
-IscsiLeg::Issue IscsiLeg::issue(IscsiRequest& request) {
+IscsiCore::Issue IscsiCore::issue(IscsiRequest& request) {
   if (request.stop) return Issue::exhausted;
   if (!request.started) {
     if (conflicts(request)) return Issue::blocked;
@@ -165,7 +165,7 @@ IscsiLeg::Issue IscsiLeg::issue(IscsiRequest& request) {
   return Issue::issued;
 }
 
-IscsiCommand& IscsiLeg::new_command(IscsiRequest& request, Kind kind, std::uint64_t at,
+IscsiCommand& IscsiCore::new_command(IscsiRequest& request, Kind kind, std::uint64_t at,
                                     std::uint64_t bytes) {
   IscsiCommand& command = *free_;
   free_ = command.next;
@@ -184,12 +184,12 @@ IscsiCommand& IscsiLeg::new_command(IscsiRequest& request, Kind kind, std::uint6
   return command;
 }
 
-void IscsiLeg::begin(IscsiCommand& command) noexcept {
+void IscsiCore::begin(IscsiCommand& command) noexcept {
   command.inside = true;
   session_->start(command);
 }
 
-void IscsiLeg::issue_transfer(IscsiRequest& request) {
+void IscsiCore::issue_transfer(IscsiRequest& request) {
   const Io& io = *request.io;
   const std::uint64_t start = io.offset.value, end = (io.offset + io.length).value;
   const std::uint64_t block = disk_.block_size, at = request.at;
@@ -223,7 +223,7 @@ void IscsiLeg::issue_transfer(IscsiRequest& request) {
 }
 
 /// Reads the blocks around the ends of an unaligned write.
-void IscsiLeg::issue_edges(IscsiRequest& request) {
+void IscsiCore::issue_edges(IscsiRequest& request) {
   const std::uint64_t start = request.io->offset.value, block = disk_.block_size;
   const std::uint64_t last = request.high - block;
   const auto ask = [&](std::uint64_t at, std::size_t place) {
@@ -247,7 +247,7 @@ void IscsiLeg::issue_edges(IscsiRequest& request) {
   }
 }
 
-bool IscsiLeg::issue_trim(IscsiRequest& request) {
+bool IscsiCore::issue_trim(IscsiRequest& request) {
   const std::uint64_t block = disk_.block_size;
   const bool by_unmap = disk_.can_unmap;
   if (!by_unmap && !disk_.can_unmap_same_16 && !disk_.can_unmap_same_10) {
@@ -284,7 +284,7 @@ bool IscsiLeg::issue_trim(IscsiRequest& request) {
 
 /// Zeroes by WRITE SAME. With UNMAP where holes may stay and read as zeroes: unlike UNMAP itself,
 /// it writes what it does not unmap (SBC-3 5.49). False: it has to be done by writing.
-bool IscsiLeg::issue_write_same(IscsiRequest& request) {
+bool IscsiCore::issue_write_same(IscsiRequest& request) {
   const std::uint64_t block = disk_.block_size;
   const std::uint64_t lba = request.at / block;
   if (!can_write_same_ || request.unaligned) return false;
@@ -303,7 +303,7 @@ bool IscsiLeg::issue_write_same(IscsiRequest& request) {
   return true;
 }
 
-void IscsiLeg::issue_lba_status(IscsiRequest& request) {
+void IscsiCore::issue_lba_status(IscsiRequest& request) {
   if (request.spare.size() < status_length) request.spare.resize(status_length);
   IscsiCommand& command =
       new_command(request, Kind::lba_status, request.at, request.high - request.at);

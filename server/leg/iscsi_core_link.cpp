@@ -9,7 +9,7 @@
 
 #include "server/base/log.hpp"
 #include "server/base/thread.hpp"
-#include "server/leg/iscsi_leg.hpp"
+#include "server/leg/iscsi_core.hpp"
 
 namespace blockloom {
 namespace {
@@ -22,28 +22,30 @@ constexpr Duration goodbye_patience = std::chrono::milliseconds(500);
 
 }  // namespace
 
-void IscsiLeg::start_thread() {
-  if (!thread_.joinable()) thread_ = std::thread([this] { run(); });
+void IscsiCore::start_thread() {
+  if (thread_.joinable() || stopping_) return;
+  thread_ = std::thread([self = shared_from_this()] { self->run(); });
 }
 
-void IscsiLeg::poke() const noexcept {
+void IscsiCore::poke() const noexcept {
   const std::uint64_t one = 1;
   // A counter that is full wakes as well.
   static_cast<void>(!write(event_fd_, &one, sizeof one));
 }
 
 /// Whether the thread sleeps on something that has changed.
-bool IscsiLeg::must_poke() const noexcept {
+bool IscsiCore::must_poke() const noexcept {
   if (!session_) return !connector_ || stopping_;
   if (session_->state() == IscsiSession::State::closed || !finished_.empty()) return true;
   if (!active_.empty() && active_.front().deadline < wake_) return true;
   return (session_->events() & ~polled_) != 0;
 }
 
-void IscsiLeg::stop_thread() noexcept {
+void IscsiCore::stop() noexcept {
   {
     const Lock lock(mutex_);
     stopping_ = true;
+    if (left_alone_) return;
     if (session_ && !active_.empty()) session_->close({Errc::shutdown, "the leg is closed"});
     if (!thread_.joinable()) {
       // Nothing was ever sent; nobody else is here.
@@ -51,12 +53,18 @@ void IscsiLeg::stop_thread() noexcept {
       session_.reset();
       return;
     }
+    // The leg was let go by a completion that runs here: the thread then ends by itself.
+    if (thread_.get_id() == std::this_thread::get_id()) {
+      left_alone_ = true;
+      thread_.detach();  // tidy: it cannot join itself, and holds what it uses
+      return;
+    }
   }
   poke();
   thread_.join();
 }
 
-void IscsiLeg::run() noexcept {
+void IscsiCore::run() noexcept {
   set_thread_name("iscsi-leg");
   block_signals();
   Lock lock(mutex_);
@@ -70,7 +78,7 @@ void IscsiLeg::run() noexcept {
 }
 
 /// Does all that is due; when there will be more.
-TimePoint IscsiLeg::work() noexcept {
+TimePoint IscsiCore::work() noexcept {
   TimePoint now = Clock::now();
   for (int i = 0; i < 4; ++i) {
     drain();
@@ -102,7 +110,7 @@ TimePoint IscsiLeg::work() noexcept {
 }
 
 /// Completes what has ended, without the lock. False: there was nothing.
-bool IscsiLeg::run_finished(Lock& lock) noexcept {
+bool IscsiCore::run_finished(Lock& lock) noexcept {
   if (finished_.empty() && callbacks_.empty()) return false;
   Requests finished;
   finished.splice(finished.end(), finished_);
@@ -110,7 +118,7 @@ bool IscsiLeg::run_finished(Lock& lock) noexcept {
   callbacks.swap(callbacks_);
   lock.unlock();
   for (const IscsiRequest& request : finished)
-    finish(*request.io, request.status);
+    finish_(*request.io, request.status);
   for (const auto& callback : callbacks)
     callback();
   lock.lock();
@@ -118,7 +126,7 @@ bool IscsiLeg::run_finished(Lock& lock) noexcept {
   return true;
 }
 
-void IscsiLeg::wait(Lock& lock, TimePoint until) noexcept {
+void IscsiCore::wait(Lock& lock, TimePoint until) noexcept {
   pollfd fds[2] = {{event_fd_, POLLIN, 0}, {-1, 0, 0}};
   if (connector_)
     fds[1] = {connector_->fd(), connector_->events(), 0};
@@ -141,7 +149,7 @@ void IscsiLeg::wait(Lock& lock, TimePoint until) noexcept {
   if (session_ && n > 0 && fds[1].revents != 0) session_->handle(fds[1].revents);
 }
 
-TimePoint IscsiLeg::next_wake(TimePoint now) const noexcept {
+TimePoint IscsiCore::next_wake(TimePoint now) const noexcept {
   // Requests come without waking this thread, so it looks after their time often enough.
   TimePoint wake = now + std::min(uri_.keepalive, uri_.timeout / 2);
   const auto earlier = [&](TimePoint time) { wake = std::min(wake, time); };
@@ -163,20 +171,20 @@ TimePoint IscsiLeg::next_wake(TimePoint now) const noexcept {
 
 // --- Connecting -------------------------------------------------------------------------------
 
-bool IscsiLeg::wants_session() const noexcept {
+bool IscsiCore::wants_session() const noexcept {
   if (stopping_) return false;
   if (controlled_)
     return opening_.has_value() || (fence_ && fence_->stage == Fence::Stage::relogin);
   return !active_.empty();
 }
 
-void IscsiLeg::connect_step(TimePoint now) noexcept {
+void IscsiCore::connect_step(TimePoint now) noexcept {
   if (session_ || connector_ || !wants_session() || now < next_try_) return;
   connector_ = std::make_unique<IscsiConnector>(uri_, initiator_, isid_);
 }
 
 /// Without the lock: begin() may wait for the resolver, and nobody else knows the connector.
-void IscsiLeg::connector_step(Lock& lock, short revents) noexcept {
+void IscsiCore::connector_step(Lock& lock, short revents) noexcept {
   IscsiConnector& connector = *connector_;
   lock.unlock();
   const bool fresh = connector.deadline() == TimePoint{};
@@ -210,7 +218,7 @@ void IscsiLeg::connector_step(Lock& lock, short revents) noexcept {
   }
   connector_.reset();
   if (last_error_ != result.error().message && !controlled_)
-    log_warning(fmt::format("leg {}: no session with {}: {}; trying again", quoted(uri()),
+    log_warning(fmt::format("leg {}: no session with {}: {}; trying again", quoted(name_),
                             portal_text(uri_), result.error().message));
   last_error_ = result.error().message;
   next_try_ = now + backoff_.next();
@@ -218,7 +226,7 @@ void IscsiLeg::connector_step(Lock& lock, short revents) noexcept {
 }
 
 /// The peer must still be what it was when the leg was opened.
-Result<void> IscsiLeg::check_same(const disk::Traits& found) const {
+Result<void> IscsiCore::check_same(const disk::Traits& found) const {
   if (found.block_size != disk_.block_size)
     return Error{Errc::invalid, fmt::format("its blocks have {} bytes now, and had {}",
                                             found.block_size, disk_.block_size)};
@@ -232,9 +240,9 @@ Result<void> IscsiLeg::check_same(const disk::Traits& found) const {
   return {};
 }
 
-void IscsiLeg::session_up(TimePoint now) noexcept {
+void IscsiCore::session_up(TimePoint now) noexcept {
   if (!last_error_.empty() && !controlled_)
-    log_info(fmt::format("leg {}: a session with {} again", quoted(uri()), portal_text(uri_)));
+    log_info(fmt::format("leg {}: a session with {} again", quoted(name_), portal_text(uri_)));
   backoff_.reset();
   last_error_.clear();
   pinged_ = {};
@@ -248,7 +256,7 @@ void IscsiLeg::session_up(TimePoint now) noexcept {
   session_->send();
 }
 
-void IscsiLeg::session_ended(TimePoint now) noexcept {
+void IscsiCore::session_ended(TimePoint now) noexcept {
   const Error reason = session_->error();
   probe_.reset();
   session_.reset();
@@ -264,21 +272,22 @@ void IscsiLeg::session_ended(TimePoint now) noexcept {
       flush_fails_ = true;
     }
     if (reason.code != Errc::shutdown)
-      log_warning(fmt::format("leg {}: the session with {} is lost: {}", quoted(uri()),
+      log_warning(fmt::format("leg {}: the session with {} is lost: {}", quoted(name_),
                               portal_text(uri_), reason.message));
     return;
   }
   stop_requests();
   if (!open_) return;
   open_ = false;
-  callbacks_.push_back(
-      [this, reason, listener = listener_] { listener->link_lost(*this, reason); });
+  callbacks_.push_back([this, reason] {
+    if (LinkListener* const listener = listener_now()) listener->link_lost(*self_, reason);
+  });
 }
 
 // --- Time -------------------------------------------------------------------------------------
 
 /// Plain use: requests whose time is over.
-void IscsiLeg::expire(TimePoint now) noexcept {
+void IscsiCore::expire(TimePoint now) noexcept {
   for (auto at = active_.begin(); at != active_.end() && at->deadline <= now;) {
     IscsiRequest& request = *at++;
     if (request.expired) {
@@ -296,12 +305,12 @@ void IscsiLeg::expire(TimePoint now) noexcept {
   if (session_) session_->send();
 }
 
-Duration IscsiLeg::patience() const noexcept {
+Duration IscsiCore::patience() const noexcept {
   return fence_ ? std::min(fence_patience, uri_.keepalive) : uri_.keepalive;
 }
 
 /// Asks a silent target whether it is there, and drops a session that does not answer.
-void IscsiLeg::keep_alive(TimePoint now) noexcept {
+void IscsiCore::keep_alive(TimePoint now) noexcept {
   if (!session_ || session_->state() != IscsiSession::State::ready) return;
   const Duration limit = patience();
   const TimePoint heard = session_->last_received();
@@ -319,7 +328,7 @@ void IscsiLeg::keep_alive(TimePoint now) noexcept {
 }
 
 /// The last thing that the thread does: a logout in order, if that goes quickly.
-void IscsiLeg::say_goodbye(Lock& lock) noexcept {
+void IscsiCore::say_goodbye(Lock& lock) noexcept {
   connector_.reset();
   if (!session_) return;
   IscsiSession& session = *session_;
