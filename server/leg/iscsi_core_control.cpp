@@ -258,6 +258,10 @@ void IscsiCore::fence_begin(TimePoint now) noexcept {
   using Stage = Fence::Stage;
   stop_requests();
   drain();
+  if (fence_->scope == FenceScope::vouched) {
+    if (session_) return session_->close({Errc::cancelled, "a person vouches for it"});
+    return fence_proven();
+  }
   const bool live = session_ && session_->state() == IscsiSession::State::ready;
   const bool own = fence_->scope == FenceScope::own;
   if (own && !unresolved_ && (!session_ || every_answer_is_in())) return fence_proven();

@@ -42,6 +42,9 @@ enum class FenceScope : std::uint8_t {
   /// Also against what an earlier process, another host or another leg object to the same place
   /// sent with a lower epoch (B1).
   everyone,
+  /// A person vouches that nothing sent before can land any more (S2). The leg only ends what is
+  /// left of its own sessions, and gives the proof without asking the peer.
+  vouched,
 };
 
 enum class Proof : std::uint8_t {

@@ -286,6 +286,11 @@ class LateWrites(harness.Case):
         self.assertTrue(details.get("reason"), details)
         self.assertEqual(mirror.health(), "AD")
         self.assertEqual(client.pread(MIB, 0), b"2" * MIB)
+        # Its server was started anew, and a person says so.
+        mirror.server.rpc("leg_vouch", {"device": "m", "leg": "1"})
+        mirror.wait_whole()
+        client.flush()
+        mirror.check_equal()
 
 
 class Crashes(harness.Case):

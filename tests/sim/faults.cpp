@@ -147,6 +147,7 @@ void World::person() {
     default:
       if (state_->leg(i).state != mirror::LegState::down_unfenced) return;
       settle_leg(i, true);  // waited until the server was idle, then gives the word
+      legs_[i].vouched = true;
       event = Event::vouch_leg(now_, i);
       break;
   }

@@ -189,6 +189,7 @@ void World::finish() {
       const mirror::LegState state = state_->leg(i).state;
       if (state == mirror::LegState::down_unfenced) {
         settle_leg(i, true);
+        legs_[i].vouched = true;
         feed(Event::vouch_leg(now_, i));
       } else if (state == mirror::LegState::absent) {
         feed(Event::add_leg(now_, i));
@@ -231,6 +232,7 @@ void World::happen(const Item& item) {
         if (state_->leg(i).state != mirror::LegState::down_unfenced) continue;
         const std::uint32_t life = life_;
         settle_leg(i, true);
+        legs_[i].vouched = true;
         feed(Event::vouch_leg(now_, i));
         if (life != life_) return;
       }

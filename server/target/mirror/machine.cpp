@@ -159,7 +159,8 @@ void State::Machine::operate(const Event& event) {
       if (leg.state == LegState::down_fenced) return leg_time(i);
       return set_leg_state(i, leg.state);
     case Event::Type::vouch_leg:
-      return proven(i);
+      leg.vouched = true;
+      return enter_fencing(i);
     case Event::Type::remove_leg:
       return remove(i);
     case Event::Type::add_leg:

@@ -122,6 +122,7 @@ void State::Machine::send_fences() {
       Action& action = act(Action::Type::fence);
       action.leg = static_cast<std::uint8_t>(i);
       action.value = leg.epoch;
+      action.vouched = leg.vouched;
     }
   }
 }
@@ -169,6 +170,7 @@ void State::Machine::end_ops(unsigned i) {
 void State::Machine::proven(unsigned i) {
   Leg& leg = legs_[i];
   end_ops(i);
+  leg.vouched = false;
   set_leg_state(i, LegState::down_fenced);
   leg.retry_at = phase_ == Phase::serving ? now_ + leg.backoff : now_;
   kick_ = true;
@@ -261,7 +263,7 @@ void State::Machine::go_on_removing() {
 void State::Machine::removed_now(unsigned i) {
   Leg& leg = legs_[i];
   end_ops(i);
-  leg.removing = leg.held = leg.kept_unflushed = false;
+  leg.removing = leg.held = leg.kept_unflushed = leg.vouched = false;
   set_leg_state(i, LegState::absent);
   act(Action::Type::close).leg = static_cast<std::uint8_t>(i);
 }

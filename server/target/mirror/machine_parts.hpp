@@ -68,6 +68,7 @@ struct Leg {
   Ticket joins_at = 0;    ///< when its STALE bits are durable
   Ticket fence_at = 0;    ///< the epoch is durable then, and `fence` goes out
   bool fence_out = false;
+  bool vouched = false;         ///< a person is the proof of the fence under way
   bool kept_unflushed = false;  ///< down, with unflushed data that no other leg holds (S1)
   std::uint64_t epoch = 0;
   std::uint64_t flushed = 0;  ///< newest flush that ended ok here

@@ -149,7 +149,7 @@ class Mirror : public std::enable_shared_from_this<Mirror> {
     bool told_in_sync = true;
     bool fenced_once = false;  // by this process, against everyone before (B1)
     struct {
-      bool wanted = false, answered = false;
+      bool wanted = false, answered = false, vouched = false;
       std::uint64_t epoch = 0;
       FenceEnd end = FenceEnd::proof;
       unsigned tries = 0;

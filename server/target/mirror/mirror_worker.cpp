@@ -130,7 +130,8 @@ void Mirror::do_action(const Action& action) noexcept {
       {
         const std::lock_guard lock(mutex_);
         auto& fence = places_[action.leg].fence;
-        if (action.value != 0) fence = {true, false, action.value, FenceEnd::proof, 0};
+        if (action.value != 0)
+          fence = {true, false, action.vouched, action.value, FenceEnd::proof, 0};
       }
       do_fence(action.leg);
       break;
@@ -158,12 +159,15 @@ void Mirror::do_fence(unsigned number) noexcept {
   Place& place = places_[number];
   RemoteLeg* remote = nullptr;
   std::uint64_t epoch = 0;
-  bool everyone = false;
+  FenceScope scope = FenceScope::own;
   {
     const std::lock_guard lock(mutex_);
     if (!place.fence.wanted) return;
     epoch = place.fence.epoch;
-    everyone = !place.fenced_once;
+    if (place.fence.vouched)
+      scope = FenceScope::vouched;
+    else if (!place.fenced_once)
+      scope = FenceScope::everyone;
   }
   if (place.leg == nullptr && !reopen(number)) {
     fence_answered(number, {Proof::not_yet, place.trouble});
@@ -179,11 +183,9 @@ void Mirror::do_fence(unsigned number) noexcept {
   place.fence_waits.store(true);
   if (place.in_hand.load() != 0) return;  // the last one posts this again
   if (!place.fence_waits.exchange(false)) return;
-  remote->fence(
-      epoch, everyone ? FenceScope::everyone : FenceScope::own, Clock::now() + fence_patience,
-      [this, number](FenceResult result) {
-        post_call([this, number, result = std::move(result)] { fence_answered(number, result); });
-      });
+  remote->fence(epoch, scope, Clock::now() + fence_patience, [this, number](FenceResult result) {
+    post_call([this, number, result = std::move(result)] { fence_answered(number, result); });
+  });
 }
 
 void Mirror::fence_answered(unsigned number, FenceResult result) noexcept {

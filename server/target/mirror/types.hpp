@@ -229,7 +229,8 @@ struct Event {
   static Event remove_leg(Time now, unsigned leg) { return about(Type::remove_leg, now, leg); }
   /// Into an absent place, empty: all of it is copied. The caller opens it when told to.
   static Event add_leg(Time now, unsigned leg) { return about(Type::add_leg, now, leg); }
-  /// A person says that nothing sent to this leg before can land any more (S2).
+  /// A person says that nothing sent to this leg before can land any more (S2): it is fenced once
+  /// more, with that for a proof.
   static Event vouch_leg(Time now, unsigned leg) { return about(Type::vouch_leg, now, leg); }
 
   static Event pause_resync(Time now) { return of(Type::pause_resync, now); }
@@ -306,7 +307,9 @@ struct Action {
     /// The log has something to write: State::log().next_batch() until it is empty, make it
     /// durable, then log_committed. One commit at a time.
     commit,
-    fence,  ///< leg, value: the epoch. End its session, seek proof, then fence_ended
+    /// leg, value: the epoch. End its session, seek proof, then fence_ended. `vouched`: a person
+    /// has said that nothing can land any more, which is the proof (S2).
+    fence,
     open,   ///< leg, value: the epoch. Make a session, then opened
     close,  ///< leg: removed; its handle can go once its ops have ended
     /// slot, mask: compare these legs' reads of the slot (the ops' own buffers), then `compared`.
@@ -326,6 +329,7 @@ struct Action {
   Notice notice = Notice::leg_state;
   bool own_buffer = false;
   bool keep = false;
+  bool vouched = false;
   LegMask mask = 0;
   Slot slot = 0;
   OpId op;

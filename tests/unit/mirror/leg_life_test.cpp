@@ -61,7 +61,8 @@ TEST_CASE("a start without a leg: only when the others hold everything, or by fo
       CHECK(rig.state->refusal().find("is on leg 0, which is missing") != std::string::npos);
       // The leg comes after all, and it is asked again.
       rig.feed(Event::vouch_leg(rig.now, 0));
-      rig.feed(Event::opened(rig.now, 0, true));
+      rig.commit();
+      rig.fence_and_open(0);
       rig.feed(Event::start(rig.now));
       if (!rig.has(Type::started)) rig.commit();
       CHECK(rig.the(Type::started).errc == Errc::ok);
@@ -133,9 +134,19 @@ TEST_CASE("no proof, no service, until a person vouches (S2)") {
   rig.later(3600 * second);
   CHECK(rig.leg(1) == LegState::down_unfenced);
   CHECK_FALSE(rig.state->may(Event::vouch_leg(rig.now, 0)));
+  // The word is the proof of one more fence, with an epoch of its own, as any proof is.
   rig.feed(Event::vouch_leg(rig.now, 1));
+  CHECK(rig.leg(1) == LegState::fencing);
+  rig.commit();
+  CHECK(rig.the(Type::fence).vouched);
+  rig.feed(Event::fence_ended(rig.now, 1, FenceEnd::proof));
   rig.later(60 * second);
   CHECK(rig.leg(1) == LegState::opening);
+  rig.feed(Event::opened(rig.now, 1, true));
+  // And of that one only.
+  rig.feed(Event::leg_lost(rig.now, 1));
+  rig.commit();
+  CHECK_FALSE(rig.the(Type::fence).vouched);
 }
 
 TEST_CASE("a fence that cannot be had now is asked for again, with a new epoch") {
