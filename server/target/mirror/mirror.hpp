@@ -160,6 +160,7 @@ class Mirror : public std::enable_shared_from_this<Mirror> {
   Result<void> start_first(const Wanted& wanted);
   Result<RegionLog> record(const Wanted& wanted);
   Result<RegionLog> new_record(const Wanted& wanted) const;
+  std::string refusal_locked() const;
   Result<RegionLog> known_record(const Wanted& wanted);
   Result<void> match_legs(const Wanted& wanted, RegionLog& log) const;
   Result<void> start_state(const Wanted& wanted, RegionLog log);
@@ -228,7 +229,8 @@ class Mirror : public std::enable_shared_from_this<Mirror> {
   // Set at start, while nothing runs.
   std::unique_ptr<IoClient> client_;
   std::unique_ptr<LogStore> log_store_;
-  bool all_here_ = true;  // every leg answers inside the call
+  bool nothing_out_ = false;  // the record shows that no earlier write is under way (B1)
+  bool all_here_ = true;      // every leg answers inside the call
   bool bounded_ = false;  // some leg has a timeout: events carry the time
   bool hedging_ = false;
 

@@ -2,6 +2,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "server/base/log.hpp"
+#include "server/leg/uri.hpp"
 #include "server/target/mirror/mirror_batch.hpp"
 
 namespace blockloom::mirror {
@@ -196,6 +198,8 @@ void Mirror::settle_action_locked(Batch& batch, const Action& action) noexcept {
       serving_ = action.errc == Errc::ok;
       refused_ = !serving_;
       refusal_ = state_->refusal();
+      // Before the fork nobody waited for it: people hear of it here.
+      if (refused_) post_call([text = public_uri(refusal_locked())] { log_error(text); });
       batch.unpark = true;
       changed_.notify_all();
       break;

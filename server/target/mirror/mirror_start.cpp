@@ -22,6 +22,12 @@ Uuid random_uuid() {
   return uuid;
 }
 
+std::uint64_t first_epoch() {
+  const auto now = std::chrono::system_clock::now().time_since_epoch();
+  const auto ms = std::chrono::duration_cast<std::chrono::milliseconds>(now).count();
+  return static_cast<std::uint64_t>(std::max<std::int64_t>(ms, 0));
+}
+
 Time ms(std::uint64_t value) {
   return value * millisecond;
 }
@@ -84,11 +90,18 @@ Result<RegionLog> Mirror::record(const Wanted& wanted) {
   auto store = LogStore::create(wanted.log, timeout);
   if (!store) return store.error();
   log_store_ = std::move(*store);
+  // B1: a core log does not know how the process before this one ended. Its writes may be under way
+  // still, so every leg has to prove that they are not. A disk log that is empty has seen none, and
+  // one that was closed has seen their ends.
+  nothing_out_ = false;
   if (!log_store_->durable()) return new_record(wanted);
   auto blank = log_store_->blank();
   if (!blank) return blank.error();
+  nothing_out_ = *blank;
   if (*blank) return new_record(wanted);
-  return known_record(wanted);
+  auto known = known_record(wanted);
+  nothing_out_ = known && known->closed();
+  return known;
 }
 
 Result<RegionLog> Mirror::new_record(const Wanted& wanted) const {
@@ -105,7 +118,11 @@ Result<RegionLog> Mirror::new_record(const Wanted& wanted) const {
     identity.roles[i] = Role::member;
     identity.legs[i] = identity_of(wanted.legs[i].spec);
   }
-  return RegionLog::create(identity, wanted.spec.sync.value_or(true));
+  auto log = RegionLog::create(identity, wanted.spec.sync.value_or(true));
+  // A leg's server may have stored an epoch of a mirror before this one, or of this one's core log
+  // before a restart: milliseconds are beyond all of these.
+  if (log) log->set_epoch(first_epoch());
+  return log;
 }
 
 Result<RegionLog> Mirror::known_record(const Wanted& wanted) {
@@ -290,14 +307,11 @@ Result<void> Mirror::start_state(const Wanted& wanted, RegionLog log) {
   spec_ = wanted.spec;
   wheel_ = DeadlineWheel::shared();
   const LogIdentity identity = log.identity();
-  // A record that is new, or was closed in order, leaves no earlier write under way anywhere: then
-  // the legs need no fence against other processes, which few servers could prove (B1).
-  const bool nothing_out = log.closed() || log.epoch() == 0;
   for (const WantedLeg& leg : wanted.legs) {
     const auto at = std::find(identity.legs.begin(), identity.legs.end(), identity_of(leg.spec));
     const auto number = static_cast<unsigned>(at - identity.legs.begin());
     if (auto r = put_leg(number, leg, wanted.spec); !r) return r;
-    places_[number].fenced_once = nothing_out;
+    places_[number].fenced_once = nothing_out_;
   }
   auto state = State::create(config_of(wanted.spec), std::move(log));
   if (!state) return state.error();
@@ -348,13 +362,26 @@ Result<void> Mirror::begin() {
     return Error{Errc::timed_out, "mirror: its legs could not be fenced in time"};
   const std::lock_guard lock(mutex_);
   if (start_result_ == Errc::ok) return {};
-  std::string missing;
-  for (unsigned number = 0; number < max_legs; ++number)
-    if ((missing_legs_ & leg_bit(number)) != 0)
-      missing += fmt::format(
-          "; missing: '{}' ({})", places_[number].spec.uri,
-          places_[number].trouble.empty() ? "it does not answer" : places_[number].trouble);
-  return Error{start_result_, fmt::format("mirror: {}{}", refusal_, missing)};
+  return Error{start_result_, refusal_locked()};
+}
+
+/// Why it did not start, which legs are missing and why, and what to do.
+std::string Mirror::refusal_locked() const {
+  std::string text = fmt::format("mirror: {}", refusal_);
+  bool unfenced = false;
+  for (unsigned number = 0; number < max_legs; ++number) {
+    if ((missing_legs_ & leg_bit(number)) == 0) continue;
+    unfenced = unfenced || state_->leg(number).state == LegState::down_unfenced;
+    text += fmt::format(
+        "; missing: '{}' ({})", places_[number].spec.uri,
+        places_[number].trouble.empty() ? "it does not answer" : places_[number].trouble);
+  }
+  if (unfenced)
+    text += fmt::format(
+        "; once nothing that was sent to it before can still land (its server was started anew, "
+        "say), start the mirror with force{}",
+        log_store_->durable() ? "" : "; a disk log would know of an orderly end by itself");
+  return text;
 }
 
 }  // namespace blockloom::mirror

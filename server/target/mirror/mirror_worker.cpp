@@ -194,6 +194,13 @@ void Mirror::fence_answered(unsigned number, FenceResult result) noexcept {
   {
     const std::lock_guard lock(mutex_);
     if (!place.fence.wanted || place.fence.answered) return;
+    // S2: `force` in the table is a person's word for the legs that can give no proof at the start.
+    if (result.proof == Proof::impossible && spec_.force && !serving_ && !place.fence.vouched) {
+      log_warning(fmt::format("mirror: {}; taken for fenced, because the table says force",
+                              public_uri(result.reason)));
+      place.fence.vouched = again = true;
+      result.proof = Proof::not_yet;
+    }
     place.trouble = result.reason;
     if (result.proof == Proof::given) {
       place.fence.end = FenceEnd::proof;
@@ -205,7 +212,7 @@ void Mirror::fence_answered(unsigned number, FenceResult result) noexcept {
       // What is out is waited for: giving it up would spend the proof that may yet come. The same
       // fence is joined again.
       place.fence.end = FenceEnd::retry;
-      again = place.out > 0 && place.remote != nullptr;
+      again = again || (place.out > 0 && place.remote != nullptr);
     }
     if (!again) {
       place.fence.answered = true;

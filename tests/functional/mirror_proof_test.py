@@ -1,0 +1,77 @@
+"""What a mirror asks of its legs before it starts: a proof that nothing of an earlier process can
+still land (B1), or a person's word for it."""
+
+import unittest
+
+import harness
+from harness import MIB, RpcError, sectors
+from mirror_legs import FileLeg, Mirror, Nbdkit, Own
+
+SIZE = 16 * MIB
+FEATURES = "timeout_ms 2000 fence_delay_ms 200 clean_delay_ms 200"
+
+
+class CoreMirror(Mirror):
+    """Without a record: each start is the first in its own eyes."""
+
+    def table(self):
+        legs = " ".join(f"{leg.uri()} 0" for leg in self.legs)
+        words = self.features.split()
+        return (f"0 {sectors(self.size)} mirror core 2 {self.REGION} {self.sync} {len(self.legs)} "
+                f"{legs} {len(words)} {self.features}")
+
+
+class Starts(harness.Case):
+    def loaded(self, server, table):
+        server.rpc("load", {"device": "m", "table": table})
+        server.rpc("resume", {"device": "m"})
+
+    def test_a_core_log_over_our_own_servers_starts_again_after_a_kill(self):
+        mirror = CoreMirror(self, [Own(self, SIZE), Own(self, SIZE)], FEATURES)
+        for round_number in range(1, 4):
+            client = self.connect(mirror.server, "m")
+            client.pwrite(bytes([round_number]) * MIB, 0)
+            client.flush()
+            mirror.server.process.kill()
+            mirror.server.process.wait()
+            mirror.start()
+            client = self.connect(mirror.server, "m")
+            self.assertEqual(client.pread(MIB, 0), bytes([round_number]) * MIB)
+            self.hang_up(client)
+            mirror.wait_whole()
+
+    def test_a_core_log_over_servers_without_epochs_is_refused_and_says_what_to_do(self):
+        plain = self.make_file("plain.img", SIZE)
+        server = self.serve(f"device=m:0 {sectors(SIZE)} linear {plain} 0", control=True)
+        legs = [Nbdkit(self, SIZE), Nbdkit(self, SIZE)]
+        words = " ".join(f"{leg.uri()} 0" for leg in legs)
+        line = f"0 {sectors(SIZE)} mirror core 2 128 nosync 2 {words}"
+        with self.assertRaises(RpcError) as caught:
+            self.loaded(server, line)
+        said = str(caught.exception)
+        for word in ("knows no epochs", "force", "disk log", legs[0].uri(), legs[1].uri()):
+            self.assertIn(word, said)
+        # What was there goes on, and a person's word is enough.
+        client = self.connect(server, "m")
+        client.pwrite(b"p" * MIB, 0)
+        self.loaded(server, line + " 1 force")
+        client.pwrite(b"m" * MIB, 0)
+        client.flush()
+        self.hang_up(client)
+        for leg in legs:
+            self.assertEqual(leg.content()[:MIB], b"m" * MIB)
+
+    def test_a_core_log_starts_with_the_leg_that_needs_no_proof_and_takes_a_word_for_the_other(self):
+        mirror = CoreMirror(self, [FileLeg(self, SIZE), Nbdkit(self, SIZE)], FEATURES)
+        client = self.connect(mirror.server, "m")
+        client.pwrite(b"1" * MIB, 0)
+        mirror.wait_health(lambda health: health == "AD")
+        self.assertEqual(mirror.details()["legs"][1]["state"], "down_unfenced")
+        mirror.server.rpc("leg_vouch", {"device": "m", "leg": "1"})
+        mirror.wait_whole()
+        client.flush()
+        mirror.check_equal()
+
+
+if __name__ == "__main__":
+    unittest.main()
