@@ -8,8 +8,8 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <libnbd.h>
+#include <linux/tcp.h>  // its tcp_info counts bytes; glibc's does not
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <poll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
@@ -24,6 +24,10 @@ constexpr unsigned user_timeout_ms = 20'000;
 
 constexpr std::uint32_t largest_payload = 32U << 20;  // what a server takes that says nothing
 constexpr std::uint32_t largest_block = 64U << 10;    // the protocol's
+
+// Of a handshake: a plain one takes about a hundred of libnbd's steps, and some hundred bytes.
+constexpr unsigned most_handshake_steps = 2000;
+constexpr std::uint64_t most_handshake_bytes = 1U << 20;
 
 /// libnbd's last error in this thread, without the name of the function that hit it.
 Error nbd_error() {
@@ -62,11 +66,64 @@ int begin(nbd_handle* h, const NbdUri& uri) {
   return -1;
 }
 
+/// Bounds what a server may make of a handshake. libnbd reads on for as long as bytes are there,
+/// within one call, and keeps what some replies say; its debug messages, one a step of its state
+/// machine, are the place to stop it. Bytes are counted where the kernel does, over TCP.
+class HandshakeBound {
+ public:
+  explicit HandshakeBound(TimePoint deadline) noexcept : deadline_(deadline) {}
+
+  bool watch(nbd_handle* h) noexcept {
+    const nbd_debug_callback callback{look, this, nullptr};
+    return nbd_set_debug_callback(h, callback) == 0 && nbd_set_debug(h, true) == 0;
+  }
+  static void leave(nbd_handle* h) noexcept {
+    nbd_set_debug(h, false);
+    nbd_clear_debug_callback(h);
+  }
+  /// The socket that the next call may read.
+  void set_socket(int fd) noexcept { fd_ = fd; }
+
+  Result<void> check() {
+    if (steps_ > most_handshake_steps || bytes_ > most_handshake_bytes)
+      return Error{Errc::limit, fmt::format("it talks without end in the handshake: more than {}",
+                                            steps_ > most_handshake_steps
+                                                ? fmt::format("{} steps", most_handshake_steps)
+                                                : fmt::format("{} bytes", most_handshake_bytes))};
+    if (Clock::now() >= deadline_) return Error{Errc::timed_out, "it does not answer"};
+    return {};
+  }
+
+ private:
+  /// Under the handle's lock: nothing of libnbd's may be called.
+  static int look(void* user, const char*, const char* message) noexcept {
+    auto& self = *static_cast<HandshakeBound*>(user);
+    if (!std::string_view(message).starts_with("transition: ")) return 0;
+    ++self.steps_;
+    if (self.fd_ < 0) return 0;
+    tcp_info info{};
+    socklen_t length = sizeof info;
+    if (getsockopt(self.fd_, IPPROTO_TCP, TCP_INFO, &info, &length) == 0)
+      self.bytes_ = info.tcpi_bytes_received;
+    const bool over = self.steps_ > most_handshake_steps || self.bytes_ > most_handshake_bytes;
+    if (over || Clock::now() >= self.deadline_) shutdown(self.fd_, SHUT_RDWR);
+    return 0;
+  }
+
+  const TimePoint deadline_;
+  int fd_ = -1;
+  unsigned steps_ = 0;
+  std::uint64_t bytes_ = 0;
+};
+
 /// Carries the handshake to its end.
-Result<void> shake_hands(nbd_handle* h, TimePoint deadline, const WakeFd& abort) {
+Result<void> shake_hands(nbd_handle* h, HandshakeBound& bound, TimePoint deadline,
+                         const WakeFd& abort) {
   using std::chrono::ceil;
   using std::chrono::milliseconds;
   while (nbd_aio_is_connecting(h) > 0 || nbd_aio_is_negotiating(h) > 0) {
+    if (auto r = bound.check(); !r) return r;
+    bound.set_socket(nbd_aio_get_fd(h));
     const unsigned direction = nbd_aio_get_direction(h);
     pollfd fds[2] = {{nbd_aio_get_fd(h), 0, 0}, {abort.fd(), POLLIN, 0}};
     if (direction & LIBNBD_AIO_DIRECTION_READ) fds[0].events |= POLLIN;
@@ -80,8 +137,12 @@ Result<void> shake_hands(nbd_handle* h, TimePoint deadline, const WakeFd& abort)
     const bool write =
         (direction & LIBNBD_AIO_DIRECTION_WRITE) != 0 &&
         ((fds[0].revents & POLLOUT) != 0 || (direction & LIBNBD_AIO_DIRECTION_READ) == 0);
-    if ((write ? nbd_aio_notify_write(h) : nbd_aio_notify_read(h)) != 0) return nbd_error();
+    if ((write ? nbd_aio_notify_write(h) : nbd_aio_notify_read(h)) == 0) continue;
+    const Error failed = nbd_error();
+    if (auto r = bound.check(); !r) return r;
+    return failed;
   }
+  if (auto r = bound.check(); !r) return r;
   if (nbd_aio_is_ready(h) > 0) return {};
   if (nbd_aio_is_closed(h) > 0) return Error{Errc::io, "it hung up during the handshake"};
   return nbd_error();
@@ -172,12 +233,14 @@ void NbdHandleCloser::operator()(nbd_handle* handle) const noexcept {
 
 Result<NbdLink> connect_nbd(const NbdUri& uri, const std::string& export_name, TimePoint deadline,
                             const WakeFd& abort) {
+  HandshakeBound bound(deadline);  // the handle calls it to its own end
   NbdLink link;
   link.handle.reset(nbd_create());
   nbd_handle* h = link.handle.get();
-  if (h == nullptr || !set_up(h, uri, export_name)) return nbd_error();
+  if (h == nullptr || !bound.watch(h) || !set_up(h, uri, export_name)) return nbd_error();
   if (begin(h, uri) != 0) return nbd_error();
-  if (auto r = shake_hands(h, deadline, abort); !r) return r.error();
+  if (auto r = shake_hands(h, bound, deadline, abort); !r) return r.error();
+  HandshakeBound::leave(h);
   auto facts = ask(h);
   if (!facts) return facts.error();
   link.facts = std::move(*facts);

@@ -71,6 +71,7 @@ class Honest:
 
     def serve(self, client):
         self.structured = False
+        self.client = client
         self.send(client, self.greeting())
         take = Taker(client)
         take(4)
@@ -139,12 +140,14 @@ class Fuzzed(Honest):
 
 
 class Server:
-    """Serves on a Unix socket until the test ends; `behave` makes one behaviour a client."""
+    """Serves on a Unix socket, or without a path on a port of 127.0.0.1, until the test ends;
+    `behave` makes one behaviour a client."""
 
     def __init__(self, case, path, behave):
         self.behave, self.clients, self.count = behave, [], 0
-        self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.listener.bind(path)
+        self.listener = socket.socket(socket.AF_UNIX if path else socket.AF_INET)
+        self.listener.bind(path or ("127.0.0.1", 0))
+        self.port = None if path else self.listener.getsockname()[1]
         self.listener.listen(64)
         case.addCleanup(self.close)
         threading.Thread(target=self.accept, daemon=True).start()
@@ -168,6 +171,8 @@ class Server:
             client.close()
 
     def close(self):
+        if self.listener.fileno() < 0:
+            return
         self.listener.shutdown(socket.SHUT_RDWR)
         self.listener.close()
         for client in self.clients:

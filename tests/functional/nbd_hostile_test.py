@@ -18,12 +18,15 @@ ROUNDS = int(os.environ.get("HOSTILE_ROUNDS", "60"))
 
 
 class HostileCase(harness.Case):
-    def hostile(self, behave, **parameters):
-        path = legs.place(self)
+    def hostile(self, behave, tcp=False, **parameters):
+        path = None if tcp else legs.place(self)
         server = hostile_nbd.Server(self, path, behave)
         parameters = {"timeout_ms": 1000, "connect_timeout_ms": 500, **parameters}
-        query = "&".join(f"{k}={v}" for k, v in {"socket": path, **parameters}.items())
-        return server, f"nbd+unix:///x?{query}"
+        if not tcp:
+            parameters["socket"] = path
+        query = "&".join(f"{k}={v}" for k, v in parameters.items())
+        place = f"nbd://127.0.0.1:{server.port}/x" if tcp else "nbd+unix:///x"
+        return server, f"{place}?{query}"
 
     def over(self, behave, **parameters):
         _, uri = self.hostile(behave, **parameters)
@@ -100,6 +103,35 @@ class Lies(HostileCase):
                 client = self.connect(server)
                 self.assertIn(self.read(client, 512, 512), (bytes(512), "EIO"))
                 server.stop()
+
+    def test_a_handshake_without_end_is_bounded_by_what_it_says_and_by_time(self):
+        def endless(at, reply, pause=0.0):
+            """Answers one option with the same reply for ever, or byte by byte."""
+            def option(self, number, data):
+                if number != at:
+                    return Honest.option(self, number, data)
+                one = reply(self)
+                pieces = [bytes([b]) for b in one] if pause else [one * (1 + (1 << 18) // len(one))]
+                while True:
+                    for piece in pieces:
+                        self.client.sendall(piece)
+                        time.sleep(pause)
+            return self.lies(option=option)
+
+        infos = lambda s: s.option_reply(7, 3, struct.pack(">H", 99) + bytes(40))
+        contexts = lambda s: s.option_reply(10, 4, struct.pack(">I", 1) + b"x:" + bytes(b"y") * 99)
+        large = lambda s: s.option_reply(7, 3, struct.pack(">H", 99) + bytes(1 << 20))
+        for name, behave, tcp, said in (
+                ("infos", endless(7, infos), False, "more than 2000 steps"),
+                ("contexts", endless(10, contexts), False, "more than 2000 steps"),
+                ("bytes", endless(7, large), True, "more than 1048576 bytes"),
+                ("trickle", endless(7, infos, 0.02), False, "it does not answer")):
+            with self.subTest(name):
+                server, uri = self.hostile(behave, tcp, connect_timeout_ms=2000)
+                text = self.refuse(f"table=0 8 linear {uri} 0")
+                self.assertIn(said, text)
+                self.assertIn("leg 'nbd", text)
+                server.close()
 
     def test_an_answer_to_nobody(self):
         client = self.connect(self.over(self.lies(
