@@ -36,7 +36,8 @@ class EpochGate {
   }
 
   /// Opens an epoch: bars the requests of lower ones, for good, waits for those that are inside,
-  /// and has it stored. When this returns ok nothing of a lower epoch is under way, nor comes.
+  /// and has it stored. When this returns ok nothing of a lower epoch is under way, nor comes: also
+  /// not below, on legs with a peer, whose late writes refuse it.
   Result<void> raise(Registry& registry, Device& device, std::uint64_t epoch, TimePoint deadline);
 
  private:

@@ -7,6 +7,8 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "server/leg/storage_name.hpp"
+
 namespace blockloom {
 namespace {
 
@@ -20,6 +22,7 @@ IscsiCore::IscsiCore(IscsiUri uri, std::string name, std::string initiator, disk
                      bool read_only, Finish finish)
     : uri_(std::move(uri)),
       name_(std::move(name)),
+      storage_(storage_name(name_)),
       initiator_(std::move(initiator)),
       isid_(stable_isid(uri_, initiator_)),
       size_(traits.blocks * traits.block_size / sector_size * sector_size),

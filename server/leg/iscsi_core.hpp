@@ -157,6 +157,7 @@ class IscsiCore final : public std::enable_shared_from_this<IscsiCore> {
 
   const IscsiUri uri_;
   const std::string name_;
+  const std::string storage_;
   const std::string initiator_;
   const Isid isid_;
   const Bytes size_;

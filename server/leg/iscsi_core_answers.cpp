@@ -8,6 +8,7 @@
 #include "proto/scsi/status.hpp"
 #include "server/base/log.hpp"
 #include "server/leg/iscsi_core.hpp"
+#include "server/leg/late_writes.hpp"
 
 namespace blockloom {
 namespace {
@@ -66,7 +67,10 @@ void IscsiCore::command_ended(IscsiCommand& command) noexcept {
     }
   } else {
     const bool unknown = command.end == IscsiTask::End::unknown;
-    if (unknown && modifies(command)) unresolved_ = true;
+    if (unknown && modifies(command)) {
+      unresolved_ = true;
+      if (!controlled_) LateWrites::get().add(storage_);
+    }
     if (request.stop || controlled_ || stopping_) {
       (unknown ? request.unknown : request.unsent) = true;
       request.stop = true;

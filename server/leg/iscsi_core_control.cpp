@@ -11,6 +11,7 @@
 
 #include "server/base/log.hpp"
 #include "server/leg/iscsi_core.hpp"
+#include "server/leg/late_writes.hpp"
 
 namespace blockloom {
 namespace {
@@ -343,6 +344,7 @@ void IscsiCore::take_managed(const IscsiSession::Managed& managed) noexcept {
   if (managed.tag == settle_tag_) {
     settle_tag_ = 0;
     unresolved_ = false;
+    LateWrites::get().clear(storage_);
     flowing_ = true;
     if (managed.response != TaskResponse::complete)
       log_warning(

@@ -10,6 +10,7 @@
 #include "server/base/log.hpp"
 #include "server/base/thread.hpp"
 #include "server/leg/iscsi_core.hpp"
+#include "server/leg/late_writes.hpp"
 
 namespace blockloom {
 namespace {
@@ -250,8 +251,10 @@ void IscsiCore::session_up(TimePoint now) noexcept {
   was_up_ = true;
   if (controlled_) return;  // control_step() goes on
   // What the old session left unanswered may still be running: a login alone is no proof with
-  // every target, so nothing is repeated before a LUN RESET is answered.
-  if (unresolved_) settle_tag_ = session_->manage(iscsi::TaskFunction::logical_unit_reset);
+  // every target, so nothing is repeated before a LUN RESET is answered. Nor is what a leg before
+  // this one left.
+  if (unresolved_ || LateWrites::get().count(storage_) != 0)
+    settle_tag_ = session_->manage(iscsi::TaskFunction::logical_unit_reset);
   flowing_ = settle_tag_ == 0;
   session_->send();
 }

@@ -75,6 +75,8 @@ class NbdConnectionOwner {
   virtual void ended(Io& io, Errc status) noexcept = 0;
   /// The link is down, and all that was on it has ended or waits to be sent again.
   virtual void lost(NbdConnection& connection, const Error& reason) noexcept = 0;
+  /// A request that modifies is about to end with end_unknown. Under the connection's lock.
+  virtual void write_is_late() noexcept = 0;
   /// There is something to read, and nobody reads: the leg's own thread has to. Takes no lock.
   virtual void reader_wanted() noexcept = 0;
   virtual NbdWrites& writes() noexcept = 0;

@@ -10,6 +10,8 @@
 
 #include "server/base/log.hpp"
 #include "server/base/thread.hpp"
+#include "server/leg/late_writes.hpp"
+#include "server/leg/storage_name.hpp"
 
 namespace blockloom {
 namespace {
@@ -28,6 +30,7 @@ NbdCore::NbdCore(std::string leg, NbdUri uri, bool read_only, WakeFd io_wake, Wa
                  Finish finish)
     : leg_(std::move(leg)),
       uri_(std::move(uri)),
+      storage_(storage_name(leg_)),
       read_only_(read_only),
       finish_(finish),
       io_wake_(std::move(io_wake)),
@@ -119,6 +122,11 @@ void NbdCore::release_held(Errc status) noexcept {
     connection->hurry(soon);
   }
   io_wake_.wake();
+}
+
+/// FLUSH covers what was answered only, and there is no abort: nothing takes it off the list again.
+void NbdCore::write_is_late() noexcept {
+  if (!controlled_.load()) LateWrites::get().add(storage_);
 }
 
 void NbdCore::lost(NbdConnection& connection, const Error& reason) noexcept {

@@ -58,6 +58,7 @@ class NbdCore final : public NbdConnectionOwner, public std::enable_shared_from_
   // NbdConnectionOwner
   void ended(Io& io, Errc status) noexcept override { finish_(io, status); }
   void lost(NbdConnection& connection, const Error& reason) noexcept override;
+  void write_is_late() noexcept override;
   void reader_wanted() noexcept override { io_wake_.wake(); }
   NbdWrites& writes() noexcept override { return writes_; }
 
@@ -122,6 +123,7 @@ class NbdCore final : public NbdConnectionOwner, public std::enable_shared_from_
 
   const std::string leg_;  // its URI, for messages
   const NbdUri uri_;
+  const std::string storage_;
   const bool read_only_;
   const Finish finish_;
   const WakeFd io_wake_;     // the io thread's

@@ -192,7 +192,10 @@ Errc NbdConnection::finish_task(const NbdTask& task) noexcept {
   const Io& io = *task.io;
   NbdWrites& writes = owner_->writes();
   if (status == end_unknown) {
-    if (io.modifies()) unknown_writes_.fetch_add(1);
+    if (io.modifies()) {
+      unknown_writes_.fetch_add(1);
+      owner_->write_is_late();
+    }
   } else if (status == Errc::ok && io.modifies()) {
     if (!io.has(io_flag::fua)) writes.completed.fetch_add(1, std::memory_order_relaxed);
   } else if (status == Errc::ok && io.op == Op::flush) {

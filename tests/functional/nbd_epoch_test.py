@@ -162,6 +162,31 @@ class Epochs(EpochCase):
                       self.refused(server, "vol;epoch=1"))
         self.client(server, "vol;epoch=?")
 
+    def test_an_epoch_is_refused_while_a_write_may_still_land_on_a_leg_of_the_device(self):
+        below = legs.nbdkit(self, "memory", "64M")
+        uri = below.uri(timeout_ms=500)
+        server = legs.ours(self, f"0 131072 linear {uri} 0",
+                           "device=above:0 131072 linear dev:vol 0",
+                           "device=beside:0 8 linear mem:4096 0")
+        client = self.client(server, "vol")
+        client.pwrite(b"\1" * 512, 0)
+        self.client(server, "vol;epoch=1").pwrite(b"\2" * 512, 0)  # nothing is late
+        below.stop()
+        late = self.client(server, "vol;epoch=2")
+        self.assert_errno("EIO", late.pwrite, b"\3" * 512, 0)
+        below.go_on()
+        said = self.refused(server, "vol;epoch=3")
+        self.assertIn("1 write to leg", said)
+        self.assertIn("may still land", said)
+        self.assertIn("may still land", self.refused(server, "above;epoch=1"))
+        self.client(server, "beside;epoch=1")
+        # The bar holds all the same, and a question is no promise.
+        self.assert_errno("EPERM", late.pwrite, b"\3" * 512, 0)
+        self.client(server, "vol;epoch=?")
+        below.restart()
+        server.restart()
+        self.client(server, "vol;epoch=3").pwrite(b"\4" * 512, 0)
+
     def test_every_device_has_its_own(self):
         server = legs.ours(self, TABLE, "device=other:0 8 linear mem:4096 0")
         self.client(server, "vol;epoch=9")
