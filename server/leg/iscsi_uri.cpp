@@ -239,6 +239,17 @@ Result<IscsiUri> parse_iscsi_uri(std::string_view uri) {
   // Nor is it shown: what ends at a blank for public_uri() may be a password's beginning.
   if (uri.find_first_of(" \t\r\n") != uri.npos)
     return Error{Errc::invalid, "leg 'iscsi://…': it holds a blank: expected %20 for each"};
+  // Nor what a raw ? or / tears apart: the pieces would be shown as something else.
+  constexpr std::string_view before = "iscsi://";
+  std::string_view authority = uri.starts_with(before) ? uri.substr(before.size()) : "";
+  authority = authority.substr(0, authority.find('/'));
+  const bool torn = authority.find('?') != authority.npos ||
+                    (authority.find('@') == authority.npos &&
+                     authority.find('%') != authority.npos && !authority.starts_with('['));
+  if (torn && uri.find('@') != uri.npos)
+    return Error{Errc::invalid,
+                 "leg 'iscsi://…': a ? or a / stands before the @ of its password: expected %3F for "
+                 "each ?, %2F for each /"};
   auto result = parse(uri);
   if (result) return result;
   return Error{result.code(),

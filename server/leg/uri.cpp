@@ -111,10 +111,13 @@ std::string public_uri(std::string_view text) {
     const auto start = found + scheme.size();
     result.append(text.substr(0, start));
     text.remove_prefix(start);
-    const std::string_view uri = text.substr(0, text.find_first_of(" \t\n?"));
-    // A password that holds a / breaks the grammar, and is to be hidden all the same.
+    const std::string_view uri = text.substr(0, text.find_first_of(" \t\n"));
     const std::string_view authority = uri.substr(0, uri.find('/'));
-    const auto at = authority.find('@') != uri.npos ? authority.rfind('@') : uri.rfind('@');
+    auto at = authority.rfind('@');
+    // A password that holds a / or a ? breaks the grammar, and is to be hidden all the same. Without
+    // a % in front what follows a ? are parameters; and the text may be JSON.
+    if (at == uri.npos && !authority.starts_with('['))
+      at = uri.substr(0, uri.find(authority.find('%') != uri.npos ? '"' : '?')).rfind('@');
     const auto percent = uri.find('%');
     if (at == uri.npos || percent == uri.npos || percent > at) continue;
     result.append(text.substr(0, percent + 1)).append("***");

@@ -103,8 +103,12 @@ TEST_CASE("no refusal of an iSCSI URI shows its password") {
   for (const char* uri :
        {"iscsi://u%hunter2@h/iqn.x/1?colour=red", "iscsi://u%hunter2@h:0/iqn.x/1",
         "iscsi://u%hunter2@h/disk/1", "iscsi://u%hunter%2@h/iqn.x/1", "iscsi://u%hunter2@h",
-        "iscsi://u%hun/ter2@h/iqn.x/1", "iscsi://u%hun@ter2@h/disk/1"}) {
+        "iscsi://u%hun/ter2@h/iqn.x/1", "iscsi://u%hun@ter2@h/disk/1",
+        "iscsi://u%hun?ter2@h/iqn.x/1", "iscsi://u%hun/a?ter2@h/iqn.x/1",
+        "iscsi://u%hun?a/ter2@h/iqn.x/1?colour=red", "iscsi://u%?hunter2@h/disk/1"}) {
     CAPTURE(uri);
+    CHECK(public_uri(uri).find("hun") == std::string::npos);
+    CHECK(public_uri(uri).find("ter2") == std::string::npos);
     CHECK(iscsi_refusal(uri).find("hun") == std::string::npos);
     CHECK(iscsi_refusal(uri).find("ter2") == std::string::npos);
   }
@@ -130,6 +134,9 @@ TEST_CASE("public_uri hides passwords and nothing else") {
   CHECK(public_uri("iscsi://u@h/iqn.x/1?password_file=/p%20q") ==
         "iscsi://u@h/iqn.x/1?password_file=/p%20q");
   CHECK(public_uri("iscsi://h/iqn%3Ax/1") == "iscsi://h/iqn%3Ax/1");
+  CHECK(public_uri("iscsi://h/iqn%3Ax/1?target_user=a@b") == "iscsi://h/iqn%3Ax/1?target_user=a@b");
+  CHECK(public_uri(R"({"uri":"iscsi://[fe80::1%25a]/iqn.x/1","who":"a@b"})") ==
+        R"({"uri":"iscsi://[fe80::1%25a]/iqn.x/1","who":"a@b"})");
   CHECK(public_uri("file:///a%20b@c") == "file:///a%20b@c");
 }
 
