@@ -61,6 +61,28 @@ class Starts(harness.Case):
         for leg in legs:
             self.assertEqual(leg.content()[:MIB], b"m" * MIB)
 
+    def test_a_leg_that_a_person_failed_stays_out_over_a_restart(self):
+        mirror = Mirror(self, [FileLeg(self, SIZE), FileLeg(self, SIZE)], FEATURES)
+        mirror.server.rpc("leg_fail", {"device": "m", "leg": "1"})
+        client = self.connect(mirror.server, "m")
+        client.pwrite(b"1" * MIB, 0)
+        client.flush()
+        for kill in (False, True):
+            if kill:
+                mirror.server.process.kill()
+                mirror.server.process.wait()
+            else:
+                self.assertEqual(mirror.server.terminate(), 0)
+            mirror.start()
+            client = self.connect(mirror.server, "m")
+            self.assertEqual(client.pread(MIB, 0), b"1" * MIB)
+            self.assertEqual(mirror.health(), "AD")
+            self.assertTrue(mirror.details()["legs"][1]["failed_by_hand"])
+        mirror.server.rpc("leg_readd", {"device": "m", "leg": "1"})
+        mirror.wait_whole()
+        client.flush()
+        mirror.check_equal()
+
     def test_a_core_log_starts_with_the_leg_that_needs_no_proof_and_takes_a_word_for_the_other(self):
         mirror = CoreMirror(self, [FileLeg(self, SIZE), Nbdkit(self, SIZE)], FEATURES)
         client = self.connect(mirror.server, "m")

@@ -149,11 +149,13 @@ void State::Machine::operate(const Event& event) {
   switch (event.type) {
     case Event::Type::fail_leg:
       leg.held = true;
+      log_.set_held(i, true);
       if (leg.state == LegState::up) return leg_out(i, Why::person, Errc::cancelled);
       if (leg.state == LegState::suspect) return enter_fencing(i);
       return set_leg_state(i, leg.state);
     case Event::Type::readd_leg:
       leg.held = false;
+      log_.set_held(i, false);
       if (leg.state == LegState::down_unfenced) return enter_fencing(i);
       if (leg.state == LegState::down_fenced) leg.retry_at = now_;
       if (leg.state == LegState::down_fenced) return leg_time(i);

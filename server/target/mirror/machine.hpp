@@ -187,6 +187,7 @@ class State::Machine {
   void refuse(std::string why, LegMask missing);
   void choose_sources();
   void serve();
+  void hold_again();
   void suspend();
   void resume();
   void quiesce();

@@ -86,7 +86,9 @@ void State::Machine::choose_sources() {
     const Region& g = region(r);
     const auto in_sync = static_cast<LegMask>(present_ & ~g.stale);
     const auto usable = static_cast<LegMask>(in_sync & up_);
-    const LegMask source = leg_bit(first_leg(usable != 0 ? usable : in_sync));
+    const auto wanted = static_cast<LegMask>(usable & ~log_.held());
+    const LegMask source =
+        leg_bit(first_leg(wanted != 0 ? wanted : usable != 0 ? usable : in_sync));
     const auto others = static_cast<LegMask>(in_sync & ~source);
     if (others != 0 && !removed(Rule::b2)) set_stale(r, others);
   }
@@ -99,12 +101,28 @@ void State::Machine::serve() {
   phase_ = Phase::serving;
   assemble_until_ = never;
   kick_ = true;
+  hold_again();
   if (log_.dirty_count() != 0) {
     clean_at_ = now_ + config_.clean_delay;
     arm(clean_at_);
   }
   act(Action::Type::started);
   if (suspending_) kick_ = true;
+}
+
+/// Legs that a person failed before the restart took part in it, for what only they may know; now
+/// they go out again. One that the others cannot do without stays: it is told so.
+void State::Machine::hold_again() {
+  for (unsigned i = 0; i < legs_.size(); ++i) {
+    if ((log_.held() & leg_bit(i)) == 0) continue;
+    if (!may(Event::fail_leg(now_, i))) {
+      log_.set_held(i, false);
+      note(Notice::leg_needed, i);
+      continue;
+    }
+    legs_[i].held = true;
+    if (legs_[i].state == LegState::up) leg_out(i, Why::person, Errc::cancelled);
+  }
 }
 
 void State::Machine::suspend() {

@@ -365,6 +365,9 @@ void Mirror::do_notice(const Action& action) noexcept {
       log_warning(
           about(fmt::format("failed at byte {}: {}", action.offset, to_string(action.errc))));
       break;
+    case Notice::leg_needed:
+      log_warning(about("was failed by hand, and is in service again: the others do not hold all"));
+      break;
     case Notice::all_failed:
       log_error(fmt::format("mirror: no leg can serve byte {}", action.offset));
       break;

@@ -139,6 +139,7 @@ RegionLog::Ticket RegionLog::set_epoch(std::uint64_t epoch) {
 
 RegionLog::Ticket RegionLog::set_role(unsigned leg, Role role, const Uuid& identity) {
   identity_.roles[leg] = role;
+  if (role == Role::absent) held_ &= static_cast<LegMask>(~leg_bit(leg));
   identity_.legs[leg] = identity;
   return touch(0);
 }
@@ -146,6 +147,13 @@ RegionLog::Ticket RegionLog::set_role(unsigned leg, Role role, const Uuid& ident
 RegionLog::Ticket RegionLog::set_closed(bool closed) {
   if (closed_ == closed) return storage_->pages[0].ticket;
   closed_ = closed;
+  return touch(0);
+}
+
+RegionLog::Ticket RegionLog::set_held(unsigned leg, bool held) {
+  const LegMask bit = leg_bit(leg);
+  if (((held_ & bit) != 0) == held) return storage_->pages[0].ticket;
+  held_ ^= bit;
   return touch(0);
 }
 

@@ -92,6 +92,7 @@ class RegionLog {
   std::uint64_t sequence() const noexcept { return completed_; }
   /// It was closed by stop(): nothing was in flight, all is durable.
   bool closed() const noexcept { return closed_; }
+  LegMask held() const noexcept { return held_; }
   /// How many damaged copies load() healed from the other one, and how many torn writes it found.
   unsigned healed() const noexcept { return healed_; }
   unsigned torn() const noexcept { return torn_; }
@@ -104,6 +105,8 @@ class RegionLog {
   Ticket set_epoch(std::uint64_t epoch);
   Ticket set_role(unsigned leg, Role role, const Uuid& identity);
   Ticket set_closed(bool closed);
+  /// A person failed this leg: it is to stay out of service also after a restart.
+  Ticket set_held(unsigned leg, bool held);
   /// All pages again: for a medium that is new, or another copy.
   Ticket rewrite();
 
@@ -153,6 +156,7 @@ class RegionLog {
   std::uint64_t regions_ = 0;
   std::uint64_t epoch_ = 0;
   bool closed_ = false;
+  LegMask held_ = 0;
   unsigned healed_ = 0;
   unsigned torn_ = 0;
   std::array<std::uint64_t, 1 + max_legs> counts_{};

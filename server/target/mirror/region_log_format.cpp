@@ -11,7 +11,7 @@
 // The bytes of a page, little-endian:
 //   0 magic[8]  8 mirror uuid[16]  24 page u32  28 version u32  32 commit u64  60 crc32c u32
 //   64 content: page 0: size u64, region size u64, epoch u64, closed u8, copy u8, copies u8,
-//      roles u8[9], leg uuid[16][9]; others: ten words for each 64 regions.
+//      roles u8[9], held u16 (a bit a leg), leg uuid[16][9]; others: ten words for each 64 regions.
 // The CRC covers the whole page, itself as zero.
 namespace blockloom::mirror {
 namespace {
@@ -75,8 +75,8 @@ Error damaged(std::uint32_t page, std::string_view why) {
 }
 
 constexpr std::size_t at_size = 64, at_region_size = 72, at_epoch = 80, at_closed = 88,
-                      at_copy = 89, at_copies = 90, at_roles = 91, at_legs = 112;
-static_assert(at_roles + max_legs <= at_legs);
+                      at_copy = 89, at_copies = 90, at_roles = 91, at_held = 100, at_legs = 112;
+static_assert(at_roles + max_legs <= at_held && at_held + 2 <= at_legs);
 
 }  // namespace
 
@@ -95,6 +95,7 @@ void RegionLog::encode(std::uint32_t page, std::byte* out) const {
     store_at(out, at_copy, identity_.copy);
     store_at(out, at_copies, identity_.copies);
     std::memcpy(out + at_roles, identity_.roles.data(), max_legs);
+    store_at(out, at_held, held_);
     std::memcpy(out + at_legs, identity_.legs.data(), sizeof identity_.legs);
   } else {
     std::memcpy(out + log_head_size, storage_->page_words(page),
@@ -137,7 +138,8 @@ Result<void> RegionLog::take_header(const std::byte* page, const LogIdentity& ex
     members = members || identity_.roles[leg] == Role::member;
   }
   std::memcpy(identity_.legs.data(), page + at_legs, sizeof identity_.legs);
-  if (closed > 1 || identity_.copies == 0 || !members || epoch_ == ~std::uint64_t{0})
+  held_ = load_at<LegMask>(page, at_held);
+  if (closed > 1 || held_ >> max_legs != 0 || identity_.copies == 0 || !members || epoch_ == ~std::uint64_t{0})
     return damaged(0, "its fields make no sense");
   closed_ = closed == 1;
   return {};

@@ -226,6 +226,8 @@ std::string_view to_string(Notice notice) noexcept {
       return "leg_slow";
     case Notice::leg_error:
       return "leg_error";
+    case Notice::leg_needed:
+      return "leg_needed";
     case Notice::all_failed:
       return "all_failed";
     case Notice::hard_limit:

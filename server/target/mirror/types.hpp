@@ -275,6 +275,7 @@ enum class Notice : std::uint8_t {
   leg_in_sync,  ///< leg: nothing of it is STALE any more
   leg_slow,     ///< leg; an op passed its time
   leg_error,    ///< leg, errc, offset
+  leg_needed,   ///< leg: a person failed it, and after the restart nothing goes without it
   all_failed,   ///< offset: no leg can serve there
   hard_limit,   ///< leg, offset: the last leg's op passed its hard limit; the range is locked
   resync_started,

@@ -298,6 +298,7 @@ TEST_CASE("a leg is failed, added back, removed, and a new one added; never the 
   CHECK(rig.leg(1) == LegState::down_fenced);
   rig.feed(Event::readd_leg(rig.now, 1));
   CHECK(rig.has(Type::open));
+  rig.commit();  // not failed any more, durably
   rig.feed(Event::opened(rig.now, 1, true));
   CHECK(rig.leg(1) == LegState::up);
 
@@ -318,6 +319,46 @@ TEST_CASE("a leg is failed, added back, removed, and a new one added; never the 
   CHECK(rig.the(Type::fence).leg == 1);
   rig.fence_and_open(1);
   CHECK(rig.noticed(Notice::resync_started));
+}
+
+TEST_CASE("a leg that a person failed stays out over a restart, unless nothing goes without it") {
+  Rig rig(Rig::two_legs());
+  rig.start();
+  rig.warm(0);
+  rig.feed(Event::fail_leg(rig.now, 1));
+  rig.commit();
+  rig.feed(Event::fence_ended(rig.now, 1, FenceEnd::proof));
+  CHECK(rig.state->leg(1).held);
+
+  const auto restart = [&] {
+    rig.make(RegionLog::load(rig.medium, rig.state->log().identity()).value());
+    rig.start();
+    while (rig.state->log().committing())
+      rig.commit();
+  };
+  restart();
+  CHECK(rig.state->leg(1).held);
+  CHECK(rig.leg(1) == LegState::fencing);
+  CHECK(rig.leg(0) == LegState::up);
+  rig.feed(Event::fence_ended(rig.now, 1, FenceEnd::proof));
+  rig.later(3600 * second);
+  CHECK(rig.leg(1) == LegState::down_fenced);
+
+  // Without the other one it has to serve.
+  rig.make(RegionLog::load(rig.medium, rig.state->log().identity()).value());
+  rig.feed(Event::start(rig.now, true));
+  rig.commit();
+  rig.feed(Event::fence_ended(rig.now, 0, FenceEnd::none));
+  rig.fence_and_open(1);
+  while (rig.state->log().committing())
+    rig.commit();
+  CHECK(rig.leg(1) == LegState::up);
+  CHECK_FALSE(rig.state->leg(1).held);
+
+  // And a readd is written down as well.
+  restart();
+  CHECK_FALSE(rig.state->leg(1).held);
+  CHECK(rig.leg(1) == LegState::up);
 }
 
 TEST_CASE("a scrub lists what differs, and repairs it through a resync") {
