@@ -80,10 +80,24 @@ std::string leg_line(std::size_t number, const Value& leg, std::uint64_t region_
   if (const auto timeouts = leg["timeouts"].whole(); timeouts > 0)
     text += fmt::format("  {} timeout{}", timeouts, timeouts == 1 ? "" : "s");
   if (leg["failed_by_hand"].flag()) text += "  failed by hand";
+  if (leg["unflushed_only_here"].flag()) text += "  flushes wait for it";
   text += '\n';
   if (const std::string reason = leg["reason"].text(); !reason.empty())
     text += fmt::format("     {}\n", reason);
   return text;
+}
+
+/// What on_all_failed=queue holds back, and why.
+std::string waiting_line(const Value& details) {
+  const auto count = details["waiting_for_leg"].whole();
+  if (count == 0) return {};
+  const Value& waiting = details["waiting"];
+  std::string text = fmt::format("  {} request{}, {} of them flushes, wait for a leg", count,
+                                 count == 1 ? "" : "s", waiting["flushes"].whole());
+  if (const std::string error = waiting["error"].text(); !error.empty())
+    text += fmt::format("; the last one failed at byte {}: {}", waiting["offset"].whole(), error);
+  return text + fmt::format("; the first is given up in {:.0f} s\n",
+                            waiting["given_up_in_s"].real());
 }
 
 std::string mirror_text(const Value& answer) {
@@ -99,6 +113,7 @@ std::string mirror_text(const Value& answer) {
     std::size_t number = 0;
     for (const Value& leg : d["legs"].list())
       text += leg_line(number++, leg, d["region_size"].whole());
+    text += waiting_line(d);
     if (d["resync"]["running"].flag())
       text += fmt::format("  resync {}\n", bar_text(mirror, sync_ratio(mirror)));
     if (d["scrub"]["running"].flag())

@@ -113,6 +113,7 @@ void Mirror::leg_details(Json& json, const LegSpec& spec, Time now) const {
   json.number("outstanding", leg.outstanding);
   json.number("late_writes", leg.zombies);
   json.number("late_bytes", leg.zombie_bytes);
+  if (leg.unflushed_only_here) json.boolean("unflushed_only_here", true);
   json.number("errors", leg.errors);
   json.number("timeouts", leg.timeouts);
   json.number("fences", leg.fences);
@@ -154,6 +155,17 @@ std::string Mirror::details(const Wanted& wanted) const {
   json.number("in_flight", view.in_flight);
   json.number("parked", parked_.size());
   json.number("waiting_for_leg", view.waiting_for_leg);
+  if (view.waiting_for_leg != 0) {
+    json.open("waiting");
+    json.number("flushes", view.waiting_flushes);
+    if (view.waiting_error != Errc::ok) {
+      json.text("error", blockloom::to_string(view.waiting_error));
+      json.number("offset", view.waiting_offset);
+    }
+    if (view.waiting_until != never)
+      json.seconds("given_up_in_s", view.waiting_until > now ? view.waiting_until - now : 0);
+    json.close();
+  }
   json.number("degraded_writes", view.degraded_writes);
   json.number("hedged_reads", view.hedged_reads);
   json.number("retried_reads", view.retried_reads);

@@ -1,5 +1,7 @@
 #include "server/target/mirror/state.hpp"
 
+#include <algorithm>
+
 #include <fmt/format.h>
 
 #include "server/target/mirror/machine.hpp"
@@ -111,6 +113,7 @@ LegView State::Machine::leg_view(unsigned i) const noexcept {
   v.outstanding = leg.outstanding;
   v.zombies = leg.zombies;
   v.zombie_bytes = leg.zombie_bytes;
+  v.unflushed_only_here = leg.kept_unflushed && leg.state != LegState::up;
   v.errors = leg.errors;
   v.timeouts = leg.timeouts;
   v.fences = leg.fences;
@@ -128,6 +131,15 @@ MirrorView State::Machine::view(Time now) const noexcept {
   v.in_sync_regions = v.regions - log_.stale_on_any(present_);
   v.in_flight = in_flight_;
   v.waiting_for_leg = waiting_;
+  for (Slot slot = leg_waiters_.head(); slot != nil; slot = requests_[slot].wait_link.next) {
+    const Request& r = requests_[slot];
+    if (r.kind == Kind::flush) ++v.waiting_flushes;
+    if (v.waiting_error == Errc::ok && r.errc != Errc::ok) {
+      v.waiting_error = r.errc;
+      v.waiting_offset = r.offset;
+    }
+    if (r.deadline != 0) v.waiting_until = std::min(v.waiting_until, r.deadline);
+  }
   v.degraded_writes = degraded_writes_;
   v.hedged_reads = hedged_reads_;
   v.retried_reads = retried_reads_;

@@ -19,6 +19,7 @@ struct LegView {
   Errc last_error = Errc::ok;
   std::uint64_t epoch = 0;  ///< of its session
   std::uint64_t stale_regions = 0;
+  bool unflushed_only_here = false;  ///< it is down with data that no other leg has; flushes wait
   std::uint32_t outstanding = 0;  ///< ops sent and not ended, zombies included
   std::uint32_t zombies = 0;      ///< writes whose end is unknown
   std::uint64_t zombie_bytes = 0;
@@ -39,6 +40,10 @@ struct MirrorView {
   std::uint64_t in_sync_regions = 0;  ///< STALE on no present leg: dm's sync ratio
   std::uint32_t in_flight = 0;        ///< the caller's requests
   std::uint32_t waiting_for_leg = 0;  ///< of these, held back by on_all_failed=queue
+  std::uint32_t waiting_flushes = 0;  ///< of these, flushes
+  Errc waiting_error = Errc::ok;      ///< what the last leg said to the first of them, if it did
+  std::uint64_t waiting_offset = 0;   ///< of that one; a flush has none
+  Time waiting_until = never;         ///< when the first of them is given up
   std::uint64_t degraded_writes = 0;  ///< answered with a leg left out
   std::uint64_t hedged_reads = 0;
   std::uint64_t retried_reads = 0;  ///< sent to another leg after an error or a timeout

@@ -246,7 +246,15 @@ TEST_CASE(
   rig.write(0, 0);
   rig.end(rig.sends()[0], OpEnd::error, Errc::no_space);
   CHECK_FALSE(rig.has(Type::answer));
-  CHECK(rig.state->view(rig.now).waiting_for_leg == 1);
+  const MirrorView waiting = rig.state->view(rig.now);
+  CHECK(waiting.waiting_for_leg == 1);
+  CHECK(waiting.waiting_flushes == 0);
+  CHECK(waiting.waiting_error == Errc::no_space);
+  CHECK(waiting.waiting_offset == 0);
+  CHECK(waiting.waiting_until == rig.now + config.queue_timeout);
+  CHECK(rig.state->leg(0).unflushed_only_here);
+  rig.feed(Event::submit(rig.now, 1, Kind::flush, 0, 0));
+  CHECK(rig.state->view(rig.now).waiting_flushes == 1);
   CHECK(rig.state->region(0).stale == leg_bit(1));
   rig.commit();
   rig.fence_and_open(0);
