@@ -4,8 +4,8 @@ still land (B1), or a person's word for it."""
 import unittest
 
 import harness
-from harness import MIB, RpcError, sectors
-from mirror_legs import FileLeg, Mirror, Nbdkit, Own
+from harness import MIB, RpcError, sectors, wait_until
+from mirror_legs import FileLeg, Iscsi, Mirror, Nbdkit, Own
 
 SIZE = 16 * MIB
 FEATURES = "timeout_ms 2000 fence_delay_ms 200 clean_delay_ms 200"
@@ -93,6 +93,84 @@ class Starts(harness.Case):
         mirror.wait_whole()
         client.flush()
         mirror.check_equal()
+
+
+class Chap(Iscsi):
+    """tgtd with an account."""
+
+    def __init__(self, case, size, user):
+        self.user = user
+        super().__init__(case, size)
+        self.target.account(*user)
+
+    def uri(self):
+        name, password = self.user
+        return self.target.uri("keepalive=1s&login_timeout=2s", user=f"{name}%{password}@")
+
+
+class OtherWays(harness.Case):
+    """The same storage by another URI is no other leg."""
+
+    def load(self, mirror):
+        mirror.server.rpc("load", {"device": "m", "table": mirror.table()})
+        mirror.server.rpc("resume", {"device": "m"})
+
+    def check_kept(self, mirror, change, shown):
+        client = self.connect(mirror.server, "m")
+        client.pwrite(b"1" * 4 * MIB, 0)
+        client.flush()
+        wait_until(lambda: mirror.details()["dirty_regions"] == 0, "clean regions")
+        epoch = mirror.details()["legs"][1]["epoch"]
+        change()
+        self.load(mirror)
+        client.pwrite(b"2" * 65536, MIB)
+        mirror.wait_whole()
+        details = mirror.details()
+        self.assertIn(shown, details["legs"][1]["uri"])
+        self.assertGreater(details["legs"][1]["epoch"], epoch,
+                           mirror.server.log())  # it was fenced, and is the new one
+        self.assertLess(details["resync"]["bytes_done"], MIB)
+        client.flush()
+        mirror.check_equal()
+        self.hang_up(client)
+        # And the record knows it too.
+        self.assertEqual(mirror.server.terminate(), 0)
+        mirror.start()
+        mirror.wait_whole()
+        self.assertEqual(mirror.details()["resync"]["bytes_done"], 0)
+
+    def test_another_password(self):
+        leg = Chap(self, SIZE, ("alice", "open-sesame-1"))
+        mirror = Mirror(self, [FileLeg(self, SIZE), leg], FEATURES)
+        mirror.wait_whole()
+
+        def change():
+            # tgt asks for the first account that is bound.
+            leg.target.admin("--op", "delete", "--mode", "account", "--user", "alice")
+            leg.user = ("bob", "another-word-2")
+            leg.target.account(*leg.user)
+        self.check_kept(mirror, change, "bob%***@")
+        self.assertNotIn("another-word", mirror.server.log() + str(mirror.details()))
+
+    def test_another_timeout(self):
+        leg = Nbdkit(self, SIZE)
+        mirror = Mirror(self, [FileLeg(self, SIZE), leg], FEATURES)
+        mirror.wait_whole()
+        plain = leg.uri()
+
+        def change():
+            leg.uri = lambda: plain + "?connect_timeout_ms=4000"
+        self.check_kept(mirror, change, "connect_timeout_ms=4000")
+
+    def test_a_password_that_is_wrong_leaves_the_old_session_as_it_is(self):
+        leg = Chap(self, SIZE, ("alice", "open-sesame-1"))
+        mirror = Mirror(self, [FileLeg(self, SIZE), leg], FEATURES)
+        mirror.wait_whole()
+        leg.user = ("alice", "wrong-word-9")
+        self.load(mirror)
+        self.assertEqual(mirror.health(), "AA")
+        wait_until(lambda: "goes on as it is" in mirror.server.log(), "it says so")
+        self.assertNotIn("wrong-word", mirror.server.log())
 
 
 if __name__ == "__main__":

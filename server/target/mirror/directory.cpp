@@ -4,6 +4,8 @@
 
 #include <fmt/format.h>
 
+#include "server/leg/storage_name.hpp"
+
 namespace blockloom::mirror {
 
 Directory& Directory::get() {
@@ -13,11 +15,11 @@ Directory& Directory::get() {
 
 std::vector<std::string> Directory::holds_of(const MirrorSpec& spec) {
   std::vector<std::string> holds;
-  if (spec.disk_log) holds.push_back(spec.log_uri);
+  if (spec.disk_log) holds.push_back(storage_name(spec.log_uri));
   // Unnamed memory is another one each time it is opened.
   for (const LegSpec& leg : spec.legs)
     if (!leg.uri.starts_with("mem:") || leg.uri.find('?') != std::string::npos)
-      holds.push_back(fmt::format("{} {}", leg.uri, leg.offset.value));
+      holds.push_back(fmt::format("{} {}", storage_name(leg.uri), leg.offset.value));
   return holds;
 }
 

@@ -59,6 +59,8 @@ std::shared_ptr<Leg> Mirror::open_leg_of(const LegSpec& leg) const {
   if (number < 0 || state_ == nullptr) return nullptr;
   const Place& place = places_[static_cast<unsigned>(number)];
   if (place.leg == nullptr || !place.leg->device_name().empty()) return nullptr;
+  if (place.spec.uri != leg.uri) return nullptr;  // another password, say: that has to be tried
+  if (place.next != nullptr) return place.next;
   // A peer's leg reconnects by itself. Another that failed is better opened anew.
   if (place.remote != nullptr) return place.leg;
   const LegState state = state_->leg(static_cast<unsigned>(number)).state;
@@ -73,8 +75,7 @@ std::shared_ptr<Leg> Mirror::open_log(std::string_view uri) const {
 
 int Mirror::place_of(const LegSpec& leg) const noexcept {
   for (unsigned i = 0; i < max_legs; ++i)
-    if (places_[i].used && places_[i].spec.uri == leg.uri && places_[i].spec.offset == leg.offset)
-      return static_cast<int>(i);
+    if (places_[i].used && same_storage(places_[i].spec, leg)) return static_cast<int>(i);
   return -1;
 }
 
@@ -255,6 +256,7 @@ void Mirror::stop_all() noexcept {
   for (Place& place : places_) {
     place.used = place.here = place.lane = place.fenced_once = false;
     place.leg.reset();
+    place.next.reset();
     place.remote = nullptr;
     place.link.reset();
     place.ops.reset();

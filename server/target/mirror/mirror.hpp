@@ -133,8 +133,9 @@ class Mirror : public std::enable_shared_from_this<Mirror> {
     bool used = false;
     LegSpec spec;
     Uuid identity{};
-    std::shared_ptr<Leg> leg;  // null while missing
-    std::string trouble;       // why it is missing, or what its fence said
+    std::shared_ptr<Leg> leg;   // null while missing
+    std::shared_ptr<Leg> next;  // takes its place when it is opened again: to the same storage
+    std::string trouble;        // why it is missing, or what its fence said
     RemoteLeg* remote = nullptr;
     std::unique_ptr<Link> link;
     Bytes offset;
@@ -173,6 +174,7 @@ class Mirror : public std::enable_shared_from_this<Mirror> {
   Result<void> change_to(const Wanted& wanted);
   Result<void> drop_legs(const Wanted& wanted);
   Result<void> add_legs(const Wanted& wanted);
+  void exchange_leg(unsigned place, const WantedLeg& wanted);
   Result<void> change_log(const Wanted& wanted);
   bool wait_for(const std::function<bool()>& done_locked, TimePoint deadline);
   void quiesce() noexcept;
@@ -212,6 +214,8 @@ class Mirror : public std::enable_shared_from_this<Mirror> {
   void do_action(const Action& action) noexcept;
   void do_fence(unsigned place) noexcept;
   void do_open(unsigned place, std::uint64_t epoch) noexcept;
+  void open_session(unsigned place, std::uint64_t epoch) noexcept;
+  void open_next(unsigned place, std::uint64_t epoch) noexcept;
   bool reopen(unsigned place);
   void do_compare(const Action& action) noexcept;
   void do_notice(const Action& action) noexcept;
@@ -269,7 +273,7 @@ class Mirror : public std::enable_shared_from_this<Mirror> {
   std::shared_ptr<DeadlineWheel> wheel_;
 };
 
-/// A leg's identity in the record: of its URI and offset.
+/// A leg's identity in the record: of its storage and offset.
 Uuid identity_of(const LegSpec& leg) noexcept;
 std::string to_text(const Uuid& uuid);
 Result<Uuid> parse_uuid(std::string_view text);

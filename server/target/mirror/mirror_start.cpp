@@ -6,6 +6,7 @@
 
 #include "server/base/fork_point.hpp"
 #include "server/base/log.hpp"
+#include "server/leg/storage_name.hpp"
 #include "server/target/mirror/mirror_batch.hpp"
 
 namespace blockloom::mirror {
@@ -41,7 +42,7 @@ std::uint64_t fnv(std::string_view text, std::uint64_t hash) {
 }  // namespace
 
 Uuid identity_of(const LegSpec& leg) noexcept {
-  const std::string text = fmt::format("{} {}", leg.uri, leg.offset.value);
+  const std::string text = fmt::format("{} {}", storage_name(leg.uri), leg.offset.value);
   const std::array halves{fnv(text, 0xcbf29ce484222325ULL), fnv(text, 0x84222325cbf29ce4ULL)};
   Uuid uuid;
   std::memcpy(uuid.data(), halves.data(), uuid.size());
@@ -222,9 +223,7 @@ Config Mirror::config_of(const MirrorSpec& spec) const {
     if (spec.fence_delay_ms) leg.fence_delay = ms(*spec.fence_delay_ms);
     if (spec.late_limit) leg.zombie_cap = spec.late_limit->value;
     for (std::size_t i = 0; i < spec.legs.size(); ++i) {
-      if (!place.used || spec.legs[i].uri != place.spec.uri ||
-          spec.legs[i].offset != place.spec.offset)
-        continue;
+      if (!place.used || !same_storage(spec.legs[i], place.spec)) continue;
       leg.timeout = ms(timeout_of(spec, i, place.leg == nullptr || place.remote != nullptr));
       const auto read =
           spec.legs[i].read_timeout_ms ? spec.legs[i].read_timeout_ms : spec.read_timeout_ms;
@@ -251,8 +250,7 @@ Result<void> Mirror::put_leg(unsigned number, const WantedLeg& wanted, const Mir
   if (remote != nullptr && remote != place.remote)
     if (auto r = remote->take_control(*link); !r) return r;
   std::size_t index = 0;
-  while (index + 1 < spec.legs.size() &&
-         (spec.legs[index].uri != wanted.spec.uri || spec.legs[index].offset != wanted.spec.offset))
+  while (index + 1 < spec.legs.size() && !same_storage(spec.legs[index], wanted.spec))
     ++index;
   const std::uint64_t timeout = timeout_of(spec, index, wanted.leg == nullptr || remote != nullptr);
   const std::lock_guard lock(mutex_);

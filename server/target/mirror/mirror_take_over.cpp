@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include "server/base/log.hpp"
+#include "server/leg/uri.hpp"
 #include "server/target/mirror/directory.hpp"
 #include "server/target/mirror/mirror.hpp"
 #include "server/target/mirror/mirror_batch.hpp"
@@ -52,7 +53,8 @@ bool Mirror::reopened(const Wanted& wanted) const {
   return std::any_of(wanted.legs.begin(), wanted.legs.end(), [&](const WantedLeg& leg) {
     const int place = place_of(leg.spec);
     return leg.leg != nullptr &&
-           (place < 0 || places_[static_cast<unsigned>(place)].leg != leg.leg);
+           (place < 0 || (places_[static_cast<unsigned>(place)].leg != leg.leg &&
+                          places_[static_cast<unsigned>(place)].next != leg.leg));
   });
 }
 
@@ -62,7 +64,7 @@ Result<void> Mirror::drop_legs(const Wanted& wanted) {
     if (!place.used) continue;
     const bool stays =
         std::any_of(wanted.legs.begin(), wanted.legs.end(), [&](const WantedLeg& leg) {
-          return leg.spec.uri == place.spec.uri && leg.spec.offset == place.spec.offset;
+          return same_storage(leg.spec, place.spec);
         });
     if (stays) continue;
     const Event event = Event::remove_leg(now_ns(), number);
@@ -83,10 +85,27 @@ Result<void> Mirror::drop_legs(const Wanted& wanted) {
     client_->set_leg(number, nullptr, {});
     place.used = place.here = place.lane = place.fenced_once = false;
     place.leg.reset();
+    place.next.reset();
     place.remote = nullptr;
     place.link.reset();
   }
   return {};
+}
+
+/// A leg with a peer whose URI leads to the same storage in another way (a new password, other
+/// times): the next session is the new leg's. Where the others can do without it that is at once,
+/// and what it did not flush is copied; else when its session ends by itself.
+void Mirror::exchange_leg(unsigned number, const WantedLeg& wanted) {
+  bool at_once = false;
+  {
+    const std::lock_guard lock(mutex_);
+    Place& place = places_[number];
+    place.spec = wanted.spec;
+    place.next = wanted.leg;
+    at_once = state_->leg(number).state == LegState::up &&
+              static_cast<bool>(state_->may(Event::fail_leg(now_ns(), number)));
+  }
+  if (at_once) visit(Event::leg_lost(now_ns(), number), true);
 }
 
 Result<void> Mirror::add_legs(const Wanted& wanted) {
@@ -98,6 +117,14 @@ Result<void> Mirror::add_legs(const Wanted& wanted) {
     if (number < 0) return Error{Errc::limit, "mirror: it has no place for another leg"};
     const auto at = static_cast<unsigned>(number);
     if (fresh && leg.leg == nullptr) return Error{Errc::not_found, leg.missing};
+    if (!fresh && leg.leg == nullptr && places_[at].spec.uri != leg.spec.uri)
+      log_warning(fmt::format("mirror: leg '{}' goes on as it is, because its new URI cannot be "
+                              "opened: {}",
+                              public_uri(places_[at].spec.uri), public_uri(leg.missing)));
+    if (!fresh && leg.leg != nullptr && places_[at].remote != nullptr) {
+      if (leg.leg != places_[at].leg && leg.leg != places_[at].next) exchange_leg(at, leg);
+      continue;
+    }
     // One that is there keeps its leg, but for a failed one that was opened anew.
     if (leg.leg == nullptr || (!fresh && places_[at].out > 0)) continue;
     if (auto r = put_leg(at, leg, wanted.spec); !r) return r;

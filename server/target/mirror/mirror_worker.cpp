@@ -261,7 +261,14 @@ void Mirror::do_open(unsigned number, std::uint64_t epoch) noexcept {
     visit(Event::opened(now_ns(), number, static_cast<bool>(ready)), true);
     return;
   }
-  place.remote->open_session(
+  if (place.next != nullptr)
+    open_next(number, epoch);
+  else
+    open_session(number, epoch);
+}
+
+void Mirror::open_session(unsigned number, std::uint64_t epoch) noexcept {
+  places_[number].remote->open_session(
       epoch, Clock::now() + open_patience, [this, number](Result<void> opened) {
         {
           const std::lock_guard lock(mutex_);
@@ -271,6 +278,36 @@ void Mirror::do_open(unsigned number, std::uint64_t epoch) noexcept {
         }
         visit(Event::opened(now_ns(), number, static_cast<bool>(opened)), false);
       });
+}
+
+/// The old leg has given the proof, and nothing of it is out: the new one begins. It has sent
+/// nothing yet, which is its own proof.
+void Mirror::open_next(unsigned number, std::uint64_t epoch) noexcept {
+  Place& place = places_[number];
+  MirrorSpec mirror;
+  WantedLeg next;
+  {
+    const std::lock_guard lock(mutex_);
+    mirror = spec_;
+    next = {place.spec, std::exchange(place.next, nullptr), {}};
+  }
+  place.remote->release();
+  if (auto r = put_leg(number, next, mirror); !r) {
+    {
+      const std::lock_guard lock(mutex_);
+      place.trouble = r.error().message;
+    }
+    return visit(Event::opened(now_ns(), number, false), true);
+  }
+  {
+    const std::lock_guard lock(mutex_);
+    place.fenced_once = true;
+  }
+  place.remote->fence(epoch, FenceScope::own, Clock::now() + fence_patience,
+                      [this, number, epoch](FenceResult result) {
+                        if (result.proof == Proof::given) return open_session(number, epoch);
+                        visit(Event::opened(now_ns(), number, false), false);
+                      });
 }
 
 /// A leg that could not be opened when its table was loaded is tried again. Only those that need

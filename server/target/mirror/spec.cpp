@@ -6,6 +6,7 @@
 
 #include <fmt/format.h>
 
+#include "server/leg/storage_name.hpp"
 #include "server/leg/uri.hpp"
 #include "server/target/table_line.hpp"
 
@@ -121,12 +122,12 @@ Result<void> take_legs(MirrorSpec& spec, Words& words) {
     if (!offset) return offset.error();
     leg.offset = *offset;
     for (const LegSpec& other : spec.legs)
-      if (other.uri == leg.uri && other.offset == leg.offset)
+      if (same_storage(other, leg))
         return Error{Errc::invalid,
                      fmt::format("mirror: leg {} is given twice: two legs on one medium protect "
                                  "from nothing",
                                  quoted(leg.uri))};
-    if (spec.disk_log && leg.uri == spec.log_uri)
+    if (spec.disk_log && storage_name(leg.uri) == storage_name(spec.log_uri))
       return Error{Errc::invalid, fmt::format("mirror: {} is a leg and the log: expected another "
                                               "file for the log",
                                               quoted(leg.uri))};
@@ -281,6 +282,11 @@ Result<void> check_spec(const MirrorSpec& spec) {
 }
 
 }  // namespace
+
+bool same_storage(const LegSpec& a, const LegSpec& b) {
+  return a.offset == b.offset &&
+         (a.uri == b.uri || storage_name(a.uri) == storage_name(b.uri));
+}
 
 Result<MirrorSpec> parse_mirror(std::span<const std::string> list) {
   MirrorSpec spec;

@@ -32,6 +32,9 @@ struct LegSpec {
   std::optional<std::uint64_t> timeout_ms, read_timeout_ms;
 };
 
+/// Whether two legs are the same bytes: what leads there (users, passwords, times) may differ.
+bool same_storage(const LegSpec& a, const LegSpec& b);
+
 struct MirrorSpec {
   bool disk_log = false;
   std::string log_uri;  ///< disk_log
