@@ -96,8 +96,8 @@ std::string waiting_line(const Value& details) {
                                  count == 1 ? "" : "s", waiting["flushes"].whole());
   if (const std::string error = waiting["error"].text(); !error.empty())
     text += fmt::format("; the last one failed at byte {}: {}", waiting["offset"].whole(), error);
-  return text + fmt::format("; the first is given up in {:.0f} s\n",
-                            waiting["given_up_in_s"].real());
+  return text +
+         fmt::format("; the first is given up in {:.0f} s\n", waiting["given_up_in_s"].real());
 }
 
 std::string mirror_text(const Value& answer) {

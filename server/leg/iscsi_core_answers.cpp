@@ -102,7 +102,7 @@ void IscsiCore::command_ended(IscsiCommand& command) noexcept {
 }
 
 IscsiCore::Verdict IscsiCore::again(IscsiCommand& command, unsigned most,
-                                  Duration pause) const noexcept {
+                                    Duration pause) const noexcept {
   if (command.tries >= most) return {false, Errc::busy, {}};
   return {true, Errc::ok, std::min(long_pause, pause * (1U << std::min(command.tries, 7U)))};
 }
@@ -140,7 +140,8 @@ IscsiCore::Verdict IscsiCore::judge(IscsiCommand& command) noexcept {
   }
 }
 
-IscsiCore::Verdict IscsiCore::judge_sense(IscsiCommand& command, const disk::Sense& sense) noexcept {
+IscsiCore::Verdict IscsiCore::judge_sense(IscsiCommand& command,
+                                          const disk::Sense& sense) noexcept {
   switch (sense.key) {
     case 0:
     case disk::key::recovered:

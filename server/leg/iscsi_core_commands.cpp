@@ -166,7 +166,7 @@ IscsiCore::Issue IscsiCore::issue(IscsiRequest& request) {
 }
 
 IscsiCommand& IscsiCore::new_command(IscsiRequest& request, Kind kind, std::uint64_t at,
-                                    std::uint64_t bytes) {
+                                     std::uint64_t bytes) {
   IscsiCommand& command = *free_;
   free_ = command.next;
   command.next = nullptr;

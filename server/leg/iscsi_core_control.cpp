@@ -105,8 +105,8 @@ void IscsiCore::open_session(std::uint64_t epoch, TimePoint deadline, RemoteLeg:
       return;
     }
   }
-  done(Error{Errc::invalid,
-             fmt::format("leg {}: there is no proof of a fence with epoch {}", quoted(name_), epoch)});
+  done(Error{Errc::invalid, fmt::format("leg {}: there is no proof of a fence with epoch {}",
+                                        quoted(name_), epoch)});
 }
 
 Cancel IscsiCore::cancel(Io& io) noexcept {

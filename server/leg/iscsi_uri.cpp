@@ -247,9 +247,10 @@ Result<IscsiUri> parse_iscsi_uri(std::string_view uri) {
                     (authority.find('@') == authority.npos &&
                      authority.find('%') != authority.npos && !authority.starts_with('['));
   if (torn && uri.find('@') != uri.npos)
-    return Error{Errc::invalid,
-                 "leg 'iscsi://…': a ? or a / stands before the @ of its password: expected %3F for "
-                 "each ?, %2F for each /"};
+    return Error{
+        Errc::invalid,
+        "leg 'iscsi://…': a ? or a / stands before the @ of its password: expected %3F for "
+        "each ?, %2F for each /"};
   auto result = parse(uri);
   if (result) return result;
   return Error{result.code(),

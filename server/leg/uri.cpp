@@ -114,8 +114,8 @@ std::string public_uri(std::string_view text) {
     const std::string_view uri = text.substr(0, text.find_first_of(" \t\n"));
     const std::string_view authority = uri.substr(0, uri.find('/'));
     auto at = authority.rfind('@');
-    // A password that holds a / or a ? breaks the grammar, and is to be hidden all the same. Without
-    // a % in front what follows a ? are parameters; and the text may be JSON.
+    // A password that holds a / or a ? breaks the grammar, and is to be hidden all the same.
+    // Without a % in front what follows a ? are parameters; and the text may be JSON.
     if (at == uri.npos && !authority.starts_with('['))
       at = uri.substr(0, uri.find(authority.find('%') != uri.npos ? '"' : '?')).rfind('@');
     const auto percent = uri.find('%');

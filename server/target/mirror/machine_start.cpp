@@ -87,8 +87,9 @@ void State::Machine::choose_sources() {
     const auto in_sync = static_cast<LegMask>(present_ & ~g.stale);
     const auto usable = static_cast<LegMask>(in_sync & up_);
     const auto wanted = static_cast<LegMask>(usable & ~log_.held());
-    const LegMask source =
-        leg_bit(first_leg(wanted != 0 ? wanted : usable != 0 ? usable : in_sync));
+    const LegMask source = leg_bit(first_leg(wanted != 0   ? wanted
+                                             : usable != 0 ? usable
+                                                           : in_sync));
     const auto others = static_cast<LegMask>(in_sync & ~source);
     if (others != 0 && !removed(Rule::b2)) set_stale(r, others);
   }

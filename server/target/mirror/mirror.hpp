@@ -205,7 +205,7 @@ class Mirror : public std::enable_shared_from_this<Mirror> {
   void drop_waiting_locked(Batch& batch) noexcept;
   Time now() const noexcept;
 
-  // mirror_worker.cpp: what may block
+  // mirror_worker.cpp, mirror_sessions.cpp: what may block
   void post(const Action& action) noexcept;
   void post_call(std::function<void()> call);
   void ensure_worker() noexcept;
@@ -235,7 +235,7 @@ class Mirror : public std::enable_shared_from_this<Mirror> {
   std::unique_ptr<LogStore> log_store_;
   bool nothing_out_ = false;  // the record shows that no earlier write is under way (B1)
   bool all_here_ = true;      // every leg answers inside the call
-  bool bounded_ = false;  // some leg has a timeout: events carry the time
+  bool bounded_ = false;      // some leg has a timeout: events carry the time
   bool hedging_ = false;
 
   mutable std::mutex mutex_;  // protects what follows

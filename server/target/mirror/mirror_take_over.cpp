@@ -63,9 +63,8 @@ Result<void> Mirror::drop_legs(const Wanted& wanted) {
     Place& place = places_[number];
     if (!place.used) continue;
     const bool stays =
-        std::any_of(wanted.legs.begin(), wanted.legs.end(), [&](const WantedLeg& leg) {
-          return same_storage(leg.spec, place.spec);
-        });
+        std::any_of(wanted.legs.begin(), wanted.legs.end(),
+                    [&](const WantedLeg& leg) { return same_storage(leg.spec, place.spec); });
     if (stays) continue;
     const Event event = Event::remove_leg(now_ns(), number);
     {
@@ -118,9 +117,10 @@ Result<void> Mirror::add_legs(const Wanted& wanted) {
     const auto at = static_cast<unsigned>(number);
     if (fresh && leg.leg == nullptr) return Error{Errc::not_found, leg.missing};
     if (!fresh && leg.leg == nullptr && places_[at].spec.uri != leg.spec.uri)
-      log_warning(fmt::format("mirror: leg '{}' goes on as it is, because its new URI cannot be "
-                              "opened: {}",
-                              public_uri(places_[at].spec.uri), public_uri(leg.missing)));
+      log_warning(
+          fmt::format("mirror: leg '{}' goes on as it is, because its new URI cannot be "
+                      "opened: {}",
+                      public_uri(places_[at].spec.uri), public_uri(leg.missing)));
     if (!fresh && leg.leg != nullptr && places_[at].remote != nullptr) {
       if (leg.leg != places_[at].leg && leg.leg != places_[at].next) exchange_leg(at, leg);
       continue;

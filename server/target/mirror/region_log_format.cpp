@@ -139,7 +139,8 @@ Result<void> RegionLog::take_header(const std::byte* page, const LogIdentity& ex
   }
   std::memcpy(identity_.legs.data(), page + at_legs, sizeof identity_.legs);
   held_ = load_at<LegMask>(page, at_held);
-  if (closed > 1 || held_ >> max_legs != 0 || identity_.copies == 0 || !members || epoch_ == ~std::uint64_t{0})
+  if (closed > 1 || held_ >> max_legs != 0 || identity_.copies == 0 || !members ||
+      epoch_ == ~std::uint64_t{0})
     return damaged(0, "its fields make no sense");
   closed_ = closed == 1;
   return {};

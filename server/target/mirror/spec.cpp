@@ -284,8 +284,7 @@ Result<void> check_spec(const MirrorSpec& spec) {
 }  // namespace
 
 bool same_storage(const LegSpec& a, const LegSpec& b) {
-  return a.offset == b.offset &&
-         (a.uri == b.uri || storage_name(a.uri) == storage_name(b.uri));
+  return a.offset == b.offset && (a.uri == b.uri || storage_name(a.uri) == storage_name(b.uri));
 }
 
 Result<MirrorSpec> parse_mirror(std::span<const std::string> list) {

@@ -20,8 +20,8 @@ struct LegView {
   std::uint64_t epoch = 0;  ///< of its session
   std::uint64_t stale_regions = 0;
   bool unflushed_only_here = false;  ///< it is down with data that no other leg has; flushes wait
-  std::uint32_t outstanding = 0;  ///< ops sent and not ended, zombies included
-  std::uint32_t zombies = 0;      ///< writes whose end is unknown
+  std::uint32_t outstanding = 0;     ///< ops sent and not ended, zombies included
+  std::uint32_t zombies = 0;         ///< writes whose end is unknown
   std::uint64_t zombie_bytes = 0;
   std::uint64_t errors = 0;
   std::uint64_t timeouts = 0;
