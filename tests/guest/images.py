@@ -25,6 +25,7 @@ MODULES = [
     "virtio_blk",
     "virtio_console",
     # what the tests use
+    "netconsole",
     "nbd",
     "iscsi_tcp",
     "sd_mod",
@@ -38,8 +39,8 @@ MODULES = [
     "dm-multipath",
     "dm-round-robin",
 ]
-PROGRAMS = ["dmsetup", "e2fsck", "iscsiadm", "iscsid", "mke2fs", "mkfs.xfs", "nbd-client", "resize2fs",
-            "xfs_repair"]
+PROGRAMS = ["dmsetup", "e2fsck", "iscsiadm", "iscsid", "kexec", "mke2fs", "mkfs.xfs", "nbd-client",
+            "resize2fs", "xfs_repair"]
 LINKS = {"/usr/sbin/mkfs.ext4": "mke2fs"}
 # Opened while running, so that no program's header names them.
 LIBRARIES = ["libgcc_s.so.1", "libnss_files.so.2"]

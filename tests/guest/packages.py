@@ -15,6 +15,7 @@ PACKAGES = [
     "busybox-static",
     "dmsetup",
     "e2fsprogs",
+    "kexec-tools",
     "nbd-client",
     "open-iscsi",
     "xfsprogs",
@@ -59,6 +60,14 @@ PACKAGES = [
     "libunistring2",
     "liburcu8",
     "libuuid1",
+    "libxencall1",
+    "libxendevicemodel1",
+    "libxenevtchn1",
+    "libxenforeignmemory1",
+    "libxengnttab1",
+    "libxenmisc4.17",
+    "libxentoolcore1",
+    "libxentoollog1",
     "libzstd1",
 ]
 
