@@ -34,6 +34,7 @@ bool wait_for(int fd, short what, int timeout_ms) {
 }  // namespace
 
 void Link::close() {
+  tls_.end();
   if (fd_ >= 0) ::close(fd_);
   fd_ = -1;
   have_ = taken_ = 0;
@@ -80,10 +81,33 @@ bool Link::connect(const char* address, const char* port, int timeout_ms, const 
   return true;
 }
 
+bool Link::start_tls(const TlsKeys& keys, const char* server, int timeout_ms, const char** why) {
+  // What came in the clear behind the greeting is no answer in TLS.
+  if (have_ != taken_)
+    *why = "the server said more than it should before TLS";
+  else if (tls_.start(fd_, keys, server, timeout_ms, why))
+    return true;
+  close();
+  return false;
+}
+
+long Link::put(const void* bytes, std::size_t size) {
+  return tls_.active() ? tls_.write(bytes, size) : ::send(fd_, bytes, size, MSG_NOSIGNAL);
+}
+
+long Link::take(void* bytes, std::size_t size) {
+  return tls_.active() ? tls_.read(bytes, size) : ::recv(fd_, bytes, size, 0);
+}
+
+/// Until the call that could not go on can; TLS may have to read before it writes.
+bool Link::wait(short otherwise, int timeout_ms) {
+  return wait_for(fd_, tls_.active() ? tls_.wants() : otherwise, timeout_ms);
+}
+
 bool Link::flush(const unsigned char* bytes, std::size_t size) {
   std::int64_t stalled = now_ms() + stalled_ms;
   while (size > 0) {
-    const ssize_t n = ::send(fd_, bytes, size, MSG_NOSIGNAL);
+    const long n = put(bytes, size);
     if (n > 0) {
       bytes += n;
       size -= static_cast<std::size_t>(n);
@@ -93,7 +117,7 @@ bool Link::flush(const unsigned char* bytes, std::size_t size) {
     if (n < 0 && errno == EINTR) continue;
     if (n < 0 && errno != EAGAIN) return false;
     if (now_ms() >= stalled) return false;
-    wait_for(fd_, POLLOUT, 1000);
+    wait(POLLOUT, 1000);
   }
   return true;
 }
@@ -116,7 +140,7 @@ bool Link::send(std::uint16_t type, std::uint64_t offset, const void* body, std:
 
 bool Link::fill(int timeout_ms) {
   for (;;) {
-    const ssize_t n = ::recv(fd_, in_ + have_, sizeof in_ - 1 - have_, 0);
+    const long n = take(in_ + have_, sizeof in_ - 1 - have_);
     if (n > 0) {
       have_ += static_cast<std::size_t>(n);
       return true;
@@ -124,7 +148,7 @@ bool Link::fill(int timeout_ms) {
     if (n == 0) return false;
     if (errno == EINTR) continue;
     if (errno != EAGAIN) return false;
-    if (timeout_ms == 0 || !wait_for(fd_, POLLIN, timeout_ms)) return true;
+    if (timeout_ms == 0 || !wait(POLLIN, timeout_ms)) return true;
     timeout_ms = 0;
   }
 }

@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "clients/blockloom-dump/tls.hpp"
 #include "proto/dump/stream_wire.hpp"
 
 namespace blockloom::sender {
@@ -14,6 +15,11 @@ class Link {
 
   /// `address` is numeric. False, and `why` says so.
   bool connect(const char* address, const char* port, int timeout_ms, const char** why);
+  /// From here on all is encrypted. False: closed, and `why` says so.
+  bool start_tls(const TlsKeys& keys, const char* server, int timeout_ms, const char** why);
+  bool encrypted() const { return tls_.active(); }
+  /// What poll() of fd() does not tell: something is here already.
+  bool pending() const { return tls_.pending(); }
   void close();
   bool connected() const { return fd_ >= 0; }
   int fd() const { return fd_; }
@@ -31,9 +37,13 @@ class Link {
 
  private:
   bool flush(const unsigned char* bytes, std::size_t size);
+  long put(const void* bytes, std::size_t size);
+  long take(void* bytes, std::size_t size);
+  bool wait(short otherwise, int timeout_ms);
   bool fill(int timeout_ms);
 
   int fd_ = -1;
+  Tls tls_;
   // One frame of the server's is small: lines, or an ack.
   unsigned char in_[dump::wire::header_size + dump::wire::text_max + 1] = {};
   std::size_t have_ = 0;

@@ -23,6 +23,9 @@ constexpr const char* usage =
     "  --host NAME           the machine's name; by default what it calls itself\n"
     "  --kind KIND           auto, elf, kdump or flattened\n"
     "  --token-file FILE     its first line is the secret that the server knows\n"
+    "  --tls-psk FILE        TLS: its first line is USER:KEY, a key that the server knows\n"
+    "  --tls-certificates FOLDER   TLS: with ca-cert.pem, by which the server is known\n"
+    "  --tls-name NAME       what its certificate is for; by default its address\n"
     "  --window BYTES        sent ahead of the server's disk; a pipe keeps that much in memory\n"
     "  --chunk BYTES         a power of two from 4096 to 4194304\n"
     "  --deadline SECONDS    give up after so long without progress; 600\n"
@@ -66,10 +69,13 @@ bool set_option(const char* name, const char* value, SendOptions& options) {
   const auto is = [name](const char* other) { return std::strcmp(name, other) == 0; };
   std::uint64_t number = 0;
   if (is("--to")) return set_server(value, options);
-  const char** const text = is("--dmesg")  ? &options.dmesg
-                            : is("--host") ? &options.host
-                            : is("--kind") ? &options.kind
-                                           : nullptr;
+  const char** const text = is("--dmesg")              ? &options.dmesg
+                            : is("--host")             ? &options.host
+                            : is("--kind")             ? &options.kind
+                            : is("--tls-psk")          ? &options.tls.psk
+                            : is("--tls-certificates") ? &options.tls.certificates
+                            : is("--tls-name")         ? &options.tls.name
+                                                       : nullptr;
   if (text != nullptr) {
     *text = value;
     return true;
@@ -115,6 +121,14 @@ int run_send(int argc, char** argv) {
   }
   if (options.server[0] == 0) {
     say("--to is missing: the address of the server");
+    return exit_usage;
+  }
+  if (options.tls.psk != nullptr && options.tls.certificates != nullptr) {
+    say("--tls-psk and --tls-certificates: one of the two");
+    return exit_usage;
+  }
+  if (options.tls.wanted() && !Tls::built_in) {
+    say("this program is built without TLS; blockloom-dump-tls has it");
     return exit_usage;
   }
   return send_image(options);

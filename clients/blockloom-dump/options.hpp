@@ -2,6 +2,8 @@
 
 #include <cstdint>
 
+#include "clients/blockloom-dump/tls.hpp"
+
 namespace blockloom::sender {
 
 /// `blockloom-dump send`.
@@ -13,6 +15,7 @@ struct SendOptions {
   const char* host = nullptr;          ///< null: the machine's name
   const char* kind = "auto";
   char token[256] = {};
+  TlsKeys tls;
   std::uint64_t chunk = 256u << 10;
   std::uint64_t window = 0;       ///< bytes; 0: 64 MiB, for a pipe 8 MiB
   std::int64_t deadline_s = 600;  ///< without any progress

@@ -39,6 +39,7 @@ class Sender {
 
   Step attempt();
   Step greet();
+  Step start_tls(const wire::Header& greeting);
   Step hear_welcome();
   Step refused(const wire::Header& header);
   Step finished(const wire::Header& header);
@@ -120,6 +121,7 @@ Sender::Step Sender::greet() {
     link_.close();
     return Step::again;
   }
+  if (options_.tls.wanted() && !link_.encrypted()) return start_tls(header);
   char nonce[80];
   find_line(link_.body(), header.length, "nonce", nonce, sizeof nonce);
   utsname machine{};
@@ -164,6 +166,21 @@ Sender::Step Sender::greet() {
     hello.line("proof", hex);
   }
   if (!link_.send(wire::hello, 0, hello.get(), hello.size())) link_.close();
+  return Step::again;
+}
+
+/// What the server said so far could be anybody's: it greets again.
+Sender::Step Sender::start_tls(const wire::Header& greeting) {
+  char offered[16] = {};
+  const char* why = "the server has no TLS";
+  find_line(link_.body(), greeting.length, "tls", offered, sizeof offered);
+  const bool can = std::strcmp(offered, "on") == 0 || std::strcmp(offered, "require") == 0;
+  if (can && link_.send(wire::start_tls, 0, nullptr, 0) &&
+      link_.start_tls(options_.tls, options_.server, connect_ms, &why))
+    return greet();
+  // It may be the network that answers for it: it is tried again, and never without TLS.
+  say("%s port %s: %s", options_.server, options_.port, why);
+  link_.close();
   return Step::again;
 }
 
@@ -266,8 +283,8 @@ Sender::Step Sender::wait_for_input() {
   std::int64_t pinged = now_ms();
   for (;;) {
     pollfd wait[2] = {{0, POLLIN, 0}, {link_.fd(), POLLIN, 0}};
-    const int n = ::poll(wait, 2, 1000);
-    if (n > 0 && wait[1].revents != 0) {
+    const int n = ::poll(wait, 2, link_.pending() ? 0 : 1000);
+    if (link_.pending() || (n > 0 && wait[1].revents != 0)) {
       const Step step = hear(0);
       if (step != Step::again || !link_.connected()) return step;
     }

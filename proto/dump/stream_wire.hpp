@@ -21,19 +21,20 @@ inline constexpr std::size_t nonce_size = 32;
 inline constexpr std::size_t digest_size = 32;
 
 enum Type : std::uint16_t {
-  greeting = 1,  ///< server: lines version, nonce
-  hello = 2,     ///< client: lines, see docs
-  welcome = 3,   ///< server: lines id, offset, text, window
-  refuse = 4,    ///< server: lines code, retry, message; then it closes
-  text = 5,      ///< client: a piece of the dmesg; offset inside it
-  text_end = 6,  ///< client: offset = the dmesg's length
-  data = 7,      ///< client: a chunk; offset inside the stream
-  zero = 8,      ///< client: chunks of zeros; body: their length, 8 bytes
-  ack = 9,       ///< server: all before `offset` is durable
-  end = 10,      ///< client: offset = the stream's length; body: its digest
-  done = 11,     ///< server: lines state, id; then it closes
-  abort = 12,    ///< client: lines message: it cannot read its image
-  ping = 13,     ///< either: nothing; the other side is alive
+  greeting = 1,    ///< server: lines version, nonce
+  hello = 2,       ///< client: lines, see docs
+  welcome = 3,     ///< server: lines id, offset, text, window
+  refuse = 4,      ///< server: lines code, retry, message; then it closes
+  text = 5,        ///< client: a piece of the dmesg; offset inside it
+  text_end = 6,    ///< client: offset = the dmesg's length
+  data = 7,        ///< client: a chunk; offset inside the stream
+  zero = 8,        ///< client: chunks of zeros; body: their length, 8 bytes
+  ack = 9,         ///< server: all before `offset` is durable
+  end = 10,        ///< client: offset = the stream's length; body: its digest
+  done = 11,       ///< server: lines state, id; then it closes
+  abort = 12,      ///< client: lines message: it cannot read its image
+  ping = 13,       ///< either: nothing; the other side is alive
+  start_tls = 14,  ///< client: nothing; its next bytes are TLS, and the server greets again in it
 };
 
 struct Header {

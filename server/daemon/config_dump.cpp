@@ -122,6 +122,36 @@ Result<std::uint64_t> parse_size(std::string_view text) {
                                           blockloom::quoted(text))};
 }
 
+namespace {
+
+TomlReader::Read tls_mode(TomlReader& in, dump::TlsOptions::Mode& out) {
+  return [&in, &out](const Node& node, Path path) {
+    using Mode = dump::TlsOptions::Mode;
+    static constexpr std::pair<std::string_view, Mode> modes[] = {
+        {"off", Mode::off}, {"on", Mode::on}, {"require", Mode::require}};
+    constexpr std::string_view expected = "\"off\", \"on\" or \"require\"";
+    const auto value = in.string(node, path, expected);
+    if (!value) return;
+    for (const auto& [name, mode] : modes) {
+      if (*value != name) continue;
+      if (in.once(path, in.place(node))) out = mode;
+      return;
+    }
+    in.expect(node, path, expected);
+  };
+}
+
+TomlReader::Keys dump_tls_keys(TomlReader& in, dump::TlsOptions& out) {
+  return {
+      {"mode", tls_mode(in, out.mode)},
+      {"psk", in.setting_path(out.psk, "the absolute path of a file")},
+      {"certificates", in.setting_path(out.certificates, "the absolute path of a folder")},
+      {"verify_peer", in.setting(out.verify_peer)},
+  };
+}
+
+}  // namespace
+
 TomlReader::Keys dump_keys(TomlReader& in, dump::Options& out) {
   return {
       {"store", in.setting_path(out.store, "the absolute path of a folder")},
@@ -131,6 +161,7 @@ TomlReader::Keys dump_keys(TomlReader& in, dump::Options& out) {
       {"allow", networks(in, out.allow)},
       {"insecure", in.setting(out.insecure)},
       {"token_file", in.setting_path(out.token_file, "the absolute path of a file")},
+      {"tls", in.section(dump_tls_keys(in, out.tls))},
       {"hosts", hosts(in, out.hosts)},
       {"quota_dump", size(in, out.quota.dump)},
       {"quota_host", size(in, out.quota.host)},

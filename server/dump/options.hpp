@@ -11,6 +11,16 @@
 
 namespace blockloom::dump {
 
+/// [dump.tls]: of the stream.
+struct TlsOptions {
+  enum class Mode : std::uint8_t { off, on, require };
+  Mode mode = Mode::off;
+  std::string certificates;  ///< a folder
+  std::string psk;           ///< or a file of keys that are shared beforehand
+  bool verify_peer = false;
+  bool operator==(const TlsOptions&) const = default;
+};
+
 /// [dump] of the configuration; docs/blockloom.toml.5.scd describes each.
 struct Options {
   std::string store;   ///< a folder; empty: no dumps are taken in
@@ -19,6 +29,7 @@ struct Options {
   std::vector<Network> allow;  ///< empty: loopback only, unless `insecure`
   bool insecure = false;
   std::string token_file;  ///< secrets of the senders of streams, a line each
+  TlsOptions tls;
   std::map<Address, std::string> hosts;
   Quota quota;
   Retention retention;

@@ -115,6 +115,7 @@ class Service::Impl final : public Host {
   std::vector<std::unique_ptr<UdpPort>> bound_;  // between bind() and start()
   std::vector<std::unique_ptr<UdpPort>> console_bound_;
   std::vector<UniqueFd> listening_;
+  std::shared_ptr<StreamTls> tls_;
   Endpoints endpoints_;
   std::unique_ptr<Running> state_;
   std::thread thread_;
@@ -143,6 +144,9 @@ Result<void> Service::Impl::bind() {
     endpoints_.stream.push_back(point);
     listening_.push_back(std::move(*fd));
   }
+  auto tls = StreamTls::load(options_.tls);
+  if (!tls) return tls.error();
+  tls_ = std::move(*tls);
   return senders_.load();
 }
 
@@ -159,6 +163,7 @@ Result<void> Service::Impl::start() {
     StreamServer::Settings streams;
     streams.idle = options_.timeout;
     streams.tokens = senders_.tokens();
+    streams.tls = tls_;
     streams.connections = 4 * options_.sessions;
     state_->streams = std::make_unique<StreamServer>(state_->io, *this, streams);
     for (UniqueFd& fd : listening_)

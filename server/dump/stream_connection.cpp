@@ -2,13 +2,17 @@
 
 #include <array>
 #include <deque>
+#include <optional>
 
 #include <asio/io_context.hpp>
 #include <asio/ip/tcp.hpp>
 #include <asio/read.hpp>
+#include <asio/ssl/stream.hpp>
 #include <asio/write.hpp>
 #include <fmt/format.h>
 #include <isa-l.h>
+
+#include "server/base/log.hpp"
 
 namespace blockloom::dump {
 namespace {
@@ -54,6 +58,11 @@ class Connection final : public StreamConnection {
     read_header();
   }
 
+  void start_tls(asio::ssl::context& context) override {
+    tls_.emplace(socket_, context);
+    if (unsent_.empty()) shake_hands();
+  }
+
   void close_when_sent() override {
     closing_ = true;
     if (unsent_.empty()) close("");
@@ -74,31 +83,54 @@ class Connection final : public StreamConnection {
     return std::static_pointer_cast<Connection>(shared_from_this());
   }
 
+  template <class Handler>
+  void read(asio::mutable_buffer into, Handler handler) {
+    if (tls_)
+      asio::async_read(*tls_, into, std::move(handler));
+    else
+      asio::async_read(socket_, into, std::move(handler));
+  }
+
+  void shake_hands() {
+    tls_->async_handshake(
+        asio::ssl::stream_base::server, [me = self()](const asio::error_code& error) {
+          if (me->closed_) return;
+          if (error) {
+            log_warning(fmt::format("dump stream from {}: the TLS handshake failed: {}",
+                                    me->peer_.text(), error.message()));
+            return me->close("no TLS");
+          }
+          me->secure_ = true;
+          me->paused_ = false;
+          me->user_.encrypted(*me);
+          if (!me->closed_) me->read_header();
+        });
+  }
+
   void read_header() {
-    asio::async_read(socket_, asio::buffer(header_bytes_),
-                     [me = self()](const asio::error_code& error, std::size_t) {
-                       if (me->closed_) return;
-                       if (error) return me->close(error.message());
-                       me->got_header();
-                     });
+    read(asio::buffer(header_bytes_), [me = self()](const asio::error_code& error, std::size_t) {
+      if (me->closed_) return;
+      if (error) return me->close(error.message());
+      me->got_header();
+    });
   }
 
   void got_header() {
     if (!wire::decode(header_bytes_.data(), header_)) return close("a damaged frame");
     const bool greeted = chunk_ != 0;
-    if (!greeted && header_.type != wire::hello) return close("no hello");
+    if (!greeted && header_.type != wire::hello && header_.type != wire::start_tls)
+      return close("no hello");
     if (header_.length > wire::body_max(header_.type, chunk_))
       return close(fmt::format("a frame of type {} and {} bytes", header_.type, header_.length));
     // New memory for each chunk would cost more than its checksum.
     if (body_.capacity() < header_.length) body_ = user_.spare();
     body_.resize(header_.length);
     if (header_.length == 0) return got_body();
-    asio::async_read(socket_, asio::buffer(body_),
-                     [me = self()](const asio::error_code& error, std::size_t) {
-                       if (me->closed_) return;
-                       if (error) return me->close(error.message());
-                       me->got_body();
-                     });
+    read(asio::buffer(body_), [me = self()](const asio::error_code& error, std::size_t) {
+      if (me->closed_) return;
+      if (error) return me->close(error.message());
+      me->got_body();
+    });
   }
 
   void got_body() {
@@ -114,20 +146,26 @@ class Connection final : public StreamConnection {
   }
 
   void write() {
-    asio::async_write(socket_, asio::buffer(unsent_.front()),
-                      [me = self()](const asio::error_code& error, std::size_t) {
-                        if (me->closed_) return;
-                        if (error) return me->close(error.message());
-                        me->unsent_bytes_ -= me->unsent_.front().size();
-                        me->unsent_.pop_front();
-                        if (!me->unsent_.empty())
-                          me->write();
-                        else if (me->closing_)
-                          me->close("");
-                      });
+    const auto written = [me = self()](const asio::error_code& error, std::size_t) {
+      if (me->closed_) return;
+      if (error) return me->close(error.message());
+      me->unsent_bytes_ -= me->unsent_.front().size();
+      me->unsent_.pop_front();
+      if (!me->unsent_.empty())
+        me->write();
+      else if (me->closing_)
+        me->close("");
+      else if (me->tls_ && !me->secure_)
+        me->shake_hands();
+    };
+    if (secure_)
+      asio::async_write(*tls_, asio::buffer(unsent_.front()), written);
+    else
+      asio::async_write(socket_, asio::buffer(unsent_.front()), written);
   }
 
   asio::ip::tcp::socket socket_;
+  std::optional<asio::ssl::stream<asio::ip::tcp::socket&>> tls_;
   const Address peer_;
   User& user_;
   std::array<unsigned char, wire::header_size> header_bytes_{};
@@ -135,7 +173,7 @@ class Connection final : public StreamConnection {
   std::vector<std::byte> body_;
   std::deque<std::string> unsent_;
   std::size_t unsent_bytes_ = 0;
-  bool paused_ = false, closing_ = false, closed_ = false;
+  bool paused_ = false, closing_ = false, closed_ = false, secure_ = false;
 };
 
 }  // namespace

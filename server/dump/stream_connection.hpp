@@ -14,7 +14,10 @@
 
 namespace asio {
 class io_context;
+namespace ssl {
+class context;
 }
+}  // namespace asio
 
 namespace blockloom::dump {
 
@@ -29,6 +32,8 @@ class StreamConnection : public std::enable_shared_from_this<StreamConnection> {
     /// The body is the user's to move away. False: no further frame is read before resume().
     virtual bool frame(StreamConnection& connection, const wire::Header& header,
                        std::vector<std::byte>& body) = 0;
+    /// What follows is encrypted, and nobody read or changed it on its way.
+    virtual void encrypted(StreamConnection& connection) = 0;
     /// Memory for the next body, which may be larger; what a user took away and is done with.
     virtual std::vector<std::byte> spare() = 0;
     virtual void closed(StreamConnection& connection, const std::string& why) = 0;
@@ -42,6 +47,9 @@ class StreamConnection : public std::enable_shared_from_this<StreamConnection> {
   virtual void start() = 0;
   virtual void send(std::string frame) = 0;
   virtual void resume() = 0;  ///< reads on
+  /// Once what is queued is sent, the peer's next bytes are TLS. The context outlives the
+  /// connection.
+  virtual void start_tls(asio::ssl::context& context) = 0;
   /// Sends what is queued, then closes; closed() runs.
   virtual void close_when_sent() = 0;
   virtual void close(const std::string& why) = 0;

@@ -48,6 +48,7 @@ class StreamServer::Impl final : public StreamConnection::User,
   struct Guest {
     std::shared_ptr<StreamConnection> connection;
     std::string nonce;
+    bool encrypted = false;
     SessionPtr session;
   };
 
@@ -59,10 +60,13 @@ class StreamServer::Impl final : public StreamConnection::User,
 
   bool frame(StreamConnection& connection, const wire::Header& header,
              std::vector<std::byte>& body) override;
+  void encrypted(StreamConnection& connection) override;
   std::vector<std::byte> spare() override;
   void closed(StreamConnection& connection, const std::string& why) override;
   void take_back(std::vector<StreamChunk>& chunks);
 
+  void greet(Guest& guest);
+  void start_tls(Guest& guest);
   void refuse(StreamConnection& connection, std::string_view code, std::string_view message,
               bool retry);
   void hello(Guest& guest, const std::vector<std::byte>& body);

@@ -49,13 +49,37 @@ void StreamServer::Impl::admit(int fd, Address peer) {
   connection->number = next_number_++;
   Guest& guest = guests_[connection->number];
   guest.connection = connection;
-  guest.nonce = nonce();
   connection->start();
-  connection->send(
+  greet(guest);
+}
+
+void StreamServer::Impl::greet(Guest& guest) {
+  guest.nonce = nonce();
+  const char* const tls = guest.encrypted             ? "active"
+                          : settings_.tls == nullptr  ? "off"
+                          : settings_.tls->required() ? "require"
+                                                      : "on";
+  guest.connection->send(
       encode_frame(wire::greeting, 0,
                    write_stream_lines({{"version", std::to_string(wire::version)},
                                        {"nonce", guest.nonce},
-                                       {"token", settings_.tokens.empty() ? "0" : "1"}})));
+                                       {"token", settings_.tokens.empty() ? "0" : "1"},
+                                       {"tls", tls}})));
+}
+
+void StreamServer::Impl::start_tls(Guest& guest) {
+  if (guest.session || guest.encrypted) return guest.connection->close("TLS is asked for too late");
+  if (!settings_.tls)
+    return refuse(*guest.connection, "not_supported", "this server has no keys for TLS", false);
+  guest.connection->start_tls(settings_.tls->context());
+}
+
+/// It greets again: of what was said before nobody knows who said it.
+void StreamServer::Impl::encrypted(StreamConnection& connection) {
+  const auto found = guests_.find(connection.number);
+  if (found == guests_.end()) return;
+  found->second.encrypted = true;
+  greet(found->second);
 }
 
 void StreamServer::Impl::refuse(StreamConnection& connection, std::string_view code,
@@ -81,6 +105,10 @@ bool StreamServer::Impl::frame(StreamConnection& connection, const wire::Header&
     }
     hello(guest, body);
     return false;  // reads on when the session is open
+  }
+  if (header.type == wire::start_tls) {
+    start_tls(guest);
+    return false;  // reads on after the handshake
   }
   const SessionPtr session = guest.session;
   if (!session || session->connection.lock().get() != &connection) return false;
@@ -117,6 +145,8 @@ void StreamServer::Impl::hello(Guest& guest, const std::vector<std::byte>& body)
   StreamHello hello;
   if (const std::string wrong = parse_stream_hello(body, hello); !wrong.empty())
     return refuse(connection, "invalid", wrong, false);
+  if (settings_.tls && settings_.tls->required() && !guest.encrypted)
+    return refuse(connection, "permission", "this server takes dumps over TLS alone", false);
   const bool trusted =
       settings_.tokens.empty() ||
       std::any_of(settings_.tokens.begin(), settings_.tokens.end(), [&](const std::string& token) {

@@ -10,6 +10,7 @@
 #include "server/dump/address.hpp"
 #include "server/dump/fd.hpp"
 #include "server/dump/host.hpp"
+#include "server/dump/stream_tls.hpp"
 
 namespace asio {
 class io_context;
@@ -25,6 +26,7 @@ class StreamServer {
     Duration idle = std::chrono::minutes(10);       ///< a sender away for longer: its dump is over
     Duration handshake = std::chrono::seconds(20);  ///< for a hello
     std::vector<std::string> tokens;                ///< empty: none is asked for
+    std::shared_ptr<StreamTls> tls;                 ///< null: none
     std::size_t connections = 256;
   };
   struct Counters {

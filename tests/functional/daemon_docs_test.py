@@ -45,9 +45,11 @@ class Pages(daemon.Case):
             with self.subTest(section=title):
                 keys = self.keys(f"{title}\nnonesuch = 1\n")
                 # What is a section of its own is described there.
-                keys = [k for k in keys if f"\n# [[{name}.{k}]]\n" not in text]
+                keys = [k for k in keys if not re.search(rf"\n# \[+{name}\.{k}\]+\n", text)]
                 self.assertGreater(len(keys), 2)
                 self.assertEqual(sorted(entries(section(text, title))), sorted(keys), name)
+        self.assertEqual(sorted(entries(section(text, "[dump.tls]"))),
+                         sorted(self.keys("[dump.tls]\nnonesuch = 1\n")))
         for inner, title in (("listen = [{nonesuch = 1}]", "LISTENERS"),
                              ("filters = [{nonesuch = 1}]", "[server]")):
             for key in self.keys(f"[server]\n{inner}\n"):

@@ -32,12 +32,12 @@ class Install(harness.Case):
         self.machine("etc/initramfs-tools/initramfs.conf", "etc/default/kdump-tools",
                      "etc/kernel/postinst.d/kdump-tools")
 
-    def install(self, *words, check=True):
+    def install(self, *words, check=True, program="/opt/sbin/blockloom-dump"):
         done = subprocess.run([os.path.join(self.share, "install"), *words], check=False,
                               stdin=subprocess.DEVNULL, capture_output=True, text=True,
                               timeout=harness.PATIENCE,
                               env={**os.environ, "BLOCKLOOM_ROOT": self.root,
-                                   "BLOCKLOOM_PROGRAM": "/opt/sbin/blockloom-dump"})
+                                   "BLOCKLOOM_PROGRAM": program})
         if check:
             self.assertEqual(done.returncode, 0, done.stderr)
         return done
@@ -96,6 +96,26 @@ class Install(harness.Case):
         self.assertNotIn("etc/blockloom/dump.token", self.files())
         self.install("--remove")
         self.assertEqual({name: self.text(name) for name in self.files()}, before)
+
+    def test_keys_for_tls(self):
+        self.debian()
+        psk = self.write_text("keys", "web1:00112233445566778899aabbccddeeff\n")
+        done = self.install("--to", "10.0.0.2", "--tls-psk", psk, check=False)
+        self.assertIn("blockloom-dump-tls", done.stderr)
+        self.assertNotEqual(done.returncode, 0)
+        tls = "/opt/sbin/blockloom-dump-tls"
+        self.install("--to", "10.0.0.2", "--tls-psk", psk, program=tls)
+        self.assertEqual(self.shell("etc/blockloom/dump.conf", "$BLOCKLOOM_PROGRAM"), tls)
+        self.assertEqual(self.text("etc/blockloom/dump.psk"), self.read_file(psk).decode())
+        self.assertEqual(self.mode("etc/blockloom/dump.psk"), 0o600)
+        self.assertIn("UMASK=0077", self.text("etc/initramfs-tools/conf.d/blockloom-dump"))
+        os.mkdir(self.path("pki"))
+        self.assertNotEqual(self.install("--to", "10.0.0.2", "--tls-certificates", self.path("pki"),
+                                         program=tls, check=False).returncode, 0)
+        self.write_text("pki/ca-cert.pem", "authority\n")
+        self.install("--to", "10.0.0.2", "--tls-certificates", self.path("pki"), program=tls)
+        self.assertEqual(self.text("etc/blockloom/dump.pki/ca-cert.pem"), "authority\n")
+        self.assertNotIn("etc/blockloom/dump.psk", self.files())
 
     def test_netconsole_of_every_kind_of_address(self):
         self.debian()

@@ -8,7 +8,8 @@ import socket
 import struct
 
 MAGIC = 0xB10C
-GREETING, HELLO, WELCOME, REFUSE, TEXT, TEXT_END, DATA, ZERO, ACK, END, DONE, ABORT, PING = range(1, 14)
+(GREETING, HELLO, WELCOME, REFUSE, TEXT, TEXT_END, DATA, ZERO, ACK, END, DONE, ABORT, PING,
+ START_TLS) = range(1, 15)
 CHUNK = 65536
 
 
@@ -62,8 +63,11 @@ def flattened(records, end=True):
 class Sender:
     """One dump; connect() again after a broken connection."""
 
-    def __init__(self, port, host="web1", chunk=CHUNK, token=None, **hello):
+    def __init__(self, port, host="web1", chunk=CHUNK, token=None, tls=None, **hello):
+        """`tls`: an ssl.SSLContext."""
         self.port, self.host, self.chunk, self.token = port, host, chunk, token
+        self.tls = tls
+        self.greeting = {}
         self.session = os.urandom(16).hex()
         self.more = hello
         self.socket = None
@@ -81,9 +85,14 @@ class Sender:
         self.close()
         self.socket = socket.create_connection(("127.0.0.1", self.port), timeout=60)
         self.file = self.socket.makefile("rb")
-        kind, _, body = self.receive()
-        assert kind == GREETING, kind
-        nonce = parse_lines(body)["nonce"]
+        self.hear_greeting()
+        if self.tls:
+            self.put(START_TLS)
+            self.file.close()
+            self.socket = self.tls.wrap_socket(self.socket, server_hostname="127.0.0.1")
+            self.file = self.socket.makefile("rb")
+            self.hear_greeting()
+        nonce = self.greeting["nonce"]
         hello = {"version": 1, "host": self.host, "session": self.session, "chunk": self.chunk,
                  **self.more}
         if self.token is not None:
@@ -92,6 +101,11 @@ class Sender:
         self.put(HELLO, 0, lines(**hello))
         kind, offset, body = self.receive()
         return kind, offset, parse_lines(body)
+
+    def hear_greeting(self):
+        kind, _, body = self.receive()
+        assert kind == GREETING, kind
+        self.greeting = parse_lines(body)
 
     def put(self, *parts, **how):
         self.socket.sendall(frame(*parts, **how))

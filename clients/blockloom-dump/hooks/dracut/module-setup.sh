@@ -21,7 +21,8 @@ install() {
     . /etc/blockloom/dump.conf
     inst_binary "$BLOCKLOOM_PROGRAM" /usr/sbin/blockloom-dump
     inst_multiple reboot sync
-    inst_multiple -o makedumpfile /etc/blockloom/dump.token
+    inst_multiple -o makedumpfile /etc/blockloom/dump.token /etc/blockloom/dump.psk \
+        /etc/blockloom/dump.pki/{ca-cert,client-cert,client-key}.pem
     inst_simple /etc/blockloom/dump.conf
     inst_script "$BLOCKLOOM_SHARE/blockloom-send" /usr/bin/blockloom-send
     # kdump sets the network up itself where it sends over one.
