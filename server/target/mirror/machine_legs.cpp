@@ -222,6 +222,7 @@ void State::Machine::opened(unsigned i, bool ok) {
     up_ |= leg_bit(i);
     set_leg_state(i, LegState::up);
     copy_retry_ = never;
+    copy_stuck_ = false;  // what could not be read may be read now
     all_failed_noted_ = false;
     if (phase_ == Phase::serving) wake_leg_waiters();
   }
