@@ -12,10 +12,9 @@ import harness
 from harness import MIB, sectors, wait_until
 from mirror_legs import FileLeg, Iscsi, Mirror, Nbdkit, NbdServer, Own, Qemu
 
-# A leg has half a second; the last leg twice that; and the machine may be busy.
-TIMEOUT_MS = 500
-FEATURES = f"timeout_ms {TIMEOUT_MS} fence_delay_ms 200 clean_delay_ms 200"
-BOUND = 6.0
+# A leg has half a second. That nobody waits longer is seen without a clock, for the machine may be
+# busy: what is hurt stays hurt until more was written and answered.
+FEATURES = "timeout_ms 500 fence_delay_ms 200 clean_delay_ms 200"
 
 
 class Faults(harness.Case):
@@ -25,19 +24,13 @@ class Faults(harness.Case):
         return Mirror(self, [FileLeg(self, 16 * MIB), *(kind(self, 16 * MIB) for kind in kinds)],
                       features)
 
-    def under_fio(self, mirror, hurt, seconds=7):
+    def under_fio(self, mirror, hurt):
         """Runs fio, hurts a leg on the way, and checks what the client saw."""
-        fio = mirror.fio(seconds)
-        try:
-            time.sleep(1.5)
-            hurt()
-            self.assertEqual(fio.wait(seconds + harness.PATIENCE), 0,
-                             f"fio met an error\n{mirror.status()}\n{mirror.server.log()}")
-        finally:
-            if fio.poll() is None:
-                fio.kill()
-                fio.wait()
-        self.assertLess(mirror.slowest(), BOUND)
+        with mirror.fio() as fio:
+            fio.goes_on()
+            hurt(fio)
+            fio.goes_on()
+            fio.check()
 
     def settle(self, mirror, seconds=harness.PATIENCE):
         mirror.wait_whole(seconds)
@@ -50,10 +43,10 @@ class Faults(harness.Case):
         mirror = self.mirror(kind)
         leg = mirror.legs[1]
 
-        def freeze():
+        def freeze(fio):
             leg.freeze()
-            mirror.wait_health(lambda health: health != "AA", 20)
-            time.sleep(1)
+            mirror.wait_health(lambda health: health != "AA")
+            fio.goes_on()
             leg.thaw()
         self.under_fio(mirror, freeze)
         self.settle(mirror)
@@ -77,21 +70,22 @@ class Faults(harness.Case):
         mirror = self.mirror(kind)
         leg = mirror.legs[1]
 
-        def kill():
+        def kill(fio):
             leg.kill()
-            mirror.wait_health(lambda health: health != "AA", 20)
-            time.sleep(0.5)
+            mirror.wait_health(lambda health: health != "AA")
+            fio.goes_on()
             leg.start()
         self.under_fio(mirror, kill)
         if leg.proves_after_kill:
             return self.settle(mirror)
         # Its link died with writes unanswered, and nothing tells what became of them: it stays out,
         # and says why, unless all had been answered.
-        time.sleep(2)
+        def decided():
+            return mirror.details()["legs"][1]["state"] in ("up", "down_unfenced")
+        wait_until(decided, "its fence ends")
         details = mirror.details()["legs"][1]
         if details["state"] == "up":
             return self.settle(mirror)
-        self.assertEqual(details["state"], "down_unfenced")
         return self.assertTrue(details.get("reason"), details)
 
     def test_nbdkit_is_killed(self):
@@ -112,14 +106,15 @@ class Faults(harness.Case):
     def test_a_mirror_of_three_kinds_loses_two_of_them(self):
         mirror = self.mirror(Own, Iscsi)
 
-        def hurt():
+        def hurt(fio):
             mirror.legs[1].kill()
-            time.sleep(1)
+            mirror.wait_health(lambda health: health[1] != "A")
             mirror.legs[2].freeze()
-            time.sleep(1.5)
+            mirror.wait_health(lambda health: health[2] != "A")
+            fio.goes_on()
             mirror.legs[1].start()
             mirror.legs[2].thaw()
-        self.under_fio(mirror, hurt, 8)
+        self.under_fio(mirror, hurt)
         self.settle(mirror)
 
     def test_an_error_filter_fails_some_writes(self):
@@ -127,10 +122,10 @@ class Faults(harness.Case):
                         FEATURES)
         leg = mirror.legs[1]
 
-        def fail():
+        def fail(fio):
             leg.fail()
-            mirror.wait_health(lambda health: health != "AA", 20)
-            time.sleep(2)
+            mirror.wait_health(lambda health: health != "AA")
+            fio.goes_on()
             leg.heal()
         self.under_fio(mirror, fail)
         self.settle(mirror)
@@ -140,9 +135,9 @@ class Faults(harness.Case):
         leg = FullDisk(self, 16 * MIB)
         mirror = Mirror(self, [FileLeg(self, 16 * MIB), leg], FEATURES)
 
-        def fill():
-            mirror.wait_health(lambda health: health != "AA", 20)
-            time.sleep(1)
+        def fill(fio):
+            mirror.wait_health(lambda health: health != "AA")
+            fio.goes_on()
             leg.grow()
         self.under_fio(mirror, fill)
         mirror.wait_whole()
@@ -156,10 +151,10 @@ class Faults(harness.Case):
         leg = FarAway(self, 16 * MIB)
         mirror = Mirror(self, [FileLeg(self, 16 * MIB), leg], FEATURES)
 
-        def cut():
+        def cut(fio):
             leg.link("down")
-            mirror.wait_health(lambda health: health != "AA", 20)
-            time.sleep(1.5)
+            mirror.wait_health(lambda health: health != "AA")
+            fio.goes_on()
             leg.link("up")
         self.under_fio(mirror, cut)
         self.settle(mirror)
@@ -233,7 +228,7 @@ class LateWrites(harness.Case):
         client.pwrite(b"0" * MIB, 0)
         client.flush()
         leg.freeze()
-        began = time.monotonic()
+        deadline = time.monotonic() + harness.PATIENCE
         cookies = []
         for at in range(0, MIB, 65536):
             cookies.append(client.aio_pwrite(harness.nbd.Buffer.from_bytearray(
@@ -241,8 +236,7 @@ class LateWrites(harness.Case):
         while cookies:
             client.poll(1000)
             cookies = [c for c in cookies if not client.aio_command_completed(c)]
-            self.assertLess(time.monotonic() - began, 30)
-        self.assertLess(time.monotonic() - began, BOUND)
+            self.assertLess(time.monotonic(), deadline, "not answered while the leg is frozen")
         client.pwrite(b"2" * MIB, 0)
         client.flush()
         leg.thaw()

@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import subprocess
-import time
 
 import harness
 from harness import MIB, PLUGIN, SECTOR, sectors, wait_until
@@ -258,21 +257,52 @@ class Mirror:
                       if content[at:at + 4096] != contents[0][at:at + 4096]]
             self.case.assertEqual(differ, [], f"{len(differ)} blocks differ on {leg.uri()}")
 
-    def fio(self, seconds, *words):
-        """fio in the background: random writes and reads, verified."""
-        self.fio_report = self.case.path(f"fio{next(NUMBERS)}.json")
-        return subprocess.Popen(
-            ["fio", "--name=verify", "--ioengine=nbd", f"--uri={self.server.uri('m')}",
+    def fio(self):
+        return Fio(self)
+
+
+class Fio:
+    """fio in the background, until the end of the block: random writes and reads, verified."""
+
+    def __init__(self, mirror):
+        self.mirror = mirror
+        self.report = mirror.case.path(f"fio{next(NUMBERS)}.json")
+        self.process = subprocess.Popen(
+            ["fio", "--name=verify", "--ioengine=nbd", f"--uri={mirror.server.uri('m')}",
              "--rw=randrw", "--rwmixread=40", "--bsrange=4k-64k", "--iodepth=8", "--size=16m",
              "--verify=crc32c", "--verify_fatal=1", "--verify_backlog=64", "--time_based",
-             f"--runtime={seconds}", "--randrepeat=0", "--output-format=json",
-             f"--output={self.fio_report}", *words],
+             "--runtime=3600", "--randrepeat=0", "--output-format=json",
+             f"--output={self.report}"],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            cwd=self.case.folder)
+            cwd=mirror.case.folder)
 
-    def slowest(self):
-        """Seconds that fio's slowest request took."""
-        with open(self.fio_report, encoding="utf-8") as file:
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+
+    def written(self):
+        return self.mirror.server.rpc("stats", {"device": "m"})["devices"][0]["io"]["writes"]
+
+    def goes_on(self, writes=100):
+        """Until so many more writes were answered than when it was asked."""
+        wanted = self.written() + writes
+        wait_until(lambda: self.process.poll() is not None or self.written() >= wanted,
+                   f"fio goes on: {self.mirror.status()}")
+        if self.process.poll() is not None:
+            self.check()
+
+    def check(self):
+        """Ends it; it met no error, of the device or in what it read."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+        self.process.wait(harness.PATIENCE)
+        with open(self.report, encoding="utf-8") as file:
             text = file.read()
-        jobs = json.loads(text[text.index("{"):])["jobs"]
-        return max(jobs[0][way]["clat_ns"]["max"] for way in ("read", "write")) / 1e9
+        job = json.loads(text[text.index("{"):])["jobs"][0]
+        if job["error"] or job.get("total_err"):
+            raise AssertionError(f"fio met an error: {text[:500]}\n{self.mirror.status()}\n"
+                                 f"{self.mirror.server.log()}")
