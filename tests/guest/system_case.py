@@ -14,6 +14,7 @@ DROP_INS = "/run/systemd/system/blockloomd.service.d"
 SERVICE, SOCKET = "blockloomd.service", "blockloomd.socket"
 
 LIMIT_S = 600  # of one boot with all tests of a class
+PATIENCE_S = 60  # until what must come has come
 
 # Before each test: stopped, without configuration, state, drop-ins and legs of the one before.
 FRESH = f"""
@@ -90,6 +91,8 @@ class SystemCase(unittest.TestCase):
     def wait_until(self, condition: str, what: str = "") -> None:
         """A shell condition, in the guest."""
         rc, out = self.guest.run(
-            f"for i in $(seq 600); do {condition} && exit 0; sleep 0.1; done\n"
-            f"systemctl status --no-pager -l {SERVICE}; exit 1", check=False)
+            f"end=$(($(date +%s) + {PATIENCE_S}))\n"
+            f"while [ $(date +%s) -lt $end ]; do {condition} && exit 0; sleep 0.1; done\n"
+            f"systemctl status --no-pager -l {SERVICE}; exit 1",
+            check=False, limit_s=2 * PATIENCE_S)
         self.assertEqual(rc, 0, f"waited in vain until {what or condition}\n{out}")
