@@ -14,7 +14,7 @@ namespace {
 
 constexpr std::size_t slots = 64;
 constexpr std::size_t datagram_max = 65536;
-constexpr std::size_t answer_max = 16;
+constexpr std::size_t answer_max = 32;
 constexpr int rounds = 8;               // of recvmmsg before others have their turn
 constexpr int socket_buffer = 8 << 20;  // as much of it as the kernel gives
 

@@ -30,7 +30,7 @@ class UdpPort {
   /// What is there now, up to some hundreds; the views last for the call.
   void drain(const Receive& receive);
 
-  /// Queues a datagram of at most 16 bytes; flush() sends all of them.
+  /// Queues a datagram of at most 32 bytes; flush() sends all of them.
   void send(const UdpPeer& peer, ByteView bytes);
   void flush();
 
