@@ -128,6 +128,18 @@ class Tls(Case):
                 self.assertIn(word, server.log())
                 self.assertNotIn(KEY, server.log())
 
+    def test_settings_that_make_no_sense(self):
+        for lines, message in {
+                'mode = "on"': "TLS needs dump.tls.psk",
+                'mode = "maybe"': 'expected "off", "on" or "require"',
+                'psk = "/a"\ncertificates = "/b"': "expected certificates or keys, not both",
+                'mode = "on"\npsk = "/a"\nverify_peer = true': "it is for certificates"}.items():
+            with self.subTest(lines):
+                path = self.write_text("bad.toml", f"[dump]\nstore = '/x'\n[dump.tls]\n{lines}\n")
+                done = self.blockloomd("--check", path)
+                self.assertEqual(done.returncode, 1)
+                self.assertIn(message, done.stderr)
+
 
 @WITH_SENDER
 class Program(Case):

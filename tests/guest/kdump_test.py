@@ -1,9 +1,7 @@
 """Debian's kernel panics, and its capture kernel, whose initramfs our hook made, sends the dump."""
 
-import os
 import pathlib
 import shutil
-import subprocess
 
 import setting  # first: it makes the functional tests' harness importable
 
@@ -53,10 +51,11 @@ class KdumpTest(dump_support.Case):
         self.scratch = self.base / self._testMethodName
         self.scratch.mkdir()
 
-    def serve_dumps(self, **how):
-        self.start_dumps(listen=["stream", "netconsole"], **how)
-        self.addCleanup(lambda: shutil.copy(self.server.log_path, self.scratch / "server.log"))
+    def serve_dumps(self):
+        """Into a folder."""
+        self.start_dumps(listen=["stream", "netconsole"])
         self.proxy.target = self.port("stream")
+        self.addCleanup(lambda: shutil.copy(self.server.log_path, self.scratch / "server.log"))
 
     def panic(self):
         """Boots the guest up to its panic. The machine goes off when the dump is sent."""
@@ -77,19 +76,21 @@ class KdumpTest(dump_support.Case):
         self.assertEqual((dump["state"], dump["protocol"], dump["panic"]), ("complete", "stream", PANIC))
         self.assertRegex(dump["kernel"], r"^6\.1\.")
         self.assertGreater(dump["bytes"], 4 * MIB)
-        listed = self.command(harness.BLOCKLOOM, "--socket", self.server.control, "dump", "ls").stdout
-        line, = [line for line in listed.splitlines() if HOST in line]
+        line, = [line for line in self.blockloom_dump("ls").splitlines() if HOST in line]
         self.assertIn("complete", line)
         self.assertIn("sysrq triggered crash", line)
-        for text in (self.file_of(dump, "dmesg.txt"), self.file_of(dump, "netconsole.log")):
-            self.assertIn(LAST_WORDS, text.decode())
-            self.assertIn(PANIC, text.decode())
+        for name in ("dmesg.txt", "netconsole.log"):
+            text = self.server.rpc("dump_text", {"dump": dump["id"], "name": name})["text"]
+            self.assertIn(LAST_WORDS, text)
+            self.assertIn(PANIC, text)
         self.assertTrue(self.server.rpc("dump_verify", {"dump": dump["id"]})["good"])
-        self.assert_tools_open(self.image_file(dump))
+        image = self.path("vmcore")
+        self.blockloom_dump("get", dump["id"], "--output", image)
+        self.assert_tools_open(image)
         return dump
 
-    def image_file(self, dump):
-        return os.path.join(self.store, dump["id"], dump["image"])
+    def blockloom_dump(self, *words):
+        return self.command(harness.BLOCKLOOM, "--socket", self.server.control, "dump", *words).stdout
 
     def assert_tools_open(self, image):
         log = self.path("dmesg-of-makedumpfile")
