@@ -46,6 +46,24 @@ TEST_CASE("what is committed is read back") {
   CHECK(read->torn() == 0);
 }
 
+TEST_CASE("which legs a person failed is read back, and goes with the leg") {
+  const LogIdentity identity = identity_of(10, 3);
+  Medium medium(10);
+  RegionLog log = RegionLog::create(identity, false).value();
+  CHECK(log.held() == 0);
+  log.set_held(1, true);
+  log.set_held(2, true);
+  medium.commit(log);
+  CHECK_FALSE(log.pending());
+  log.set_held(1, true);  // it is there already: no write
+  CHECK_FALSE(log.pending());
+  CHECK(RegionLog::load(medium, identity).value().held() == (leg_bit(1) | leg_bit(2)));
+  log.set_role(2, Role::absent, Uuid{});
+  log.set_held(1, false);
+  medium.commit(log);
+  CHECK(RegionLog::load(medium, identity).value().held() == 0);
+}
+
 TEST_CASE("a new mirror that is to be synchronized holds its data on the first leg only") {
   LogIdentity identity = identity_of(70, 3);
   Result<RegionLog> log = RegionLog::create(identity, true);
