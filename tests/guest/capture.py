@@ -93,13 +93,17 @@ class Capture:
     arguments: str  # what kdump-config puts on the capture kernel's command line
 
 
-def prepare(build: pathlib.Path, folder: pathlib.Path, *options: str) -> Capture:
-    """`options` are those of `blockloom-dump install`. The folder gets the initramfs and a log."""
+def prepare(build: pathlib.Path, folder: pathlib.Path, *options: str, program: str = "blockloom-dump",
+            files: dict[str, pathlib.Path] | None = None) -> Capture:
+    """`options` are those of `blockloom-dump install`, `files` what they name: path in the tree →
+    file of the host. The folder gets the initramfs and a log."""
     kept = images.kept(build, "capture", images.recipe("packages.py", "capture.py"), _make_tree)
     root = folder / "root"
     shutil.copytree(kept / "root", root, symlinks=True)
+    for path, source in (files or {}).items():
+        shutil.copy(source, root / path.lstrip("/"))
     try:
-        return _make(build, root, folder, options)
+        return _make(build, root, folder, shlex.join([program, "install", *options]))
     finally:
         shutil.rmtree(root, ignore_errors=True)
 
@@ -124,8 +128,7 @@ def _make_tree(folder: pathlib.Path) -> None:
         shutil.rmtree(root / name, ignore_errors=True)
 
 
-def _make(build: pathlib.Path, root: pathlib.Path, folder: pathlib.Path,
-          options: tuple[str, ...]) -> Capture:
+def _make(build: pathlib.Path, root: pathlib.Path, folder: pathlib.Path, install: str) -> Capture:
     _install_sender(build, root)
     # An administrator's choice: with Debian's default, kdump-tools asks /sys for this machine's
     # drivers, and the machine that is made here is another.
@@ -137,7 +140,7 @@ def _make(build: pathlib.Path, root: pathlib.Path, folder: pathlib.Path,
         set -e
         ldconfig
         depmod {version}
-        blockloom-dump install {shlex.join(options)}
+        {install}
         /etc/kernel/postinst.d/kdump-tools {version}
         . /etc/default/kdump-tools
         echo "$KDUMP_CMDLINE_APPEND" > /arguments

@@ -43,17 +43,17 @@ class KdumpTest(dump_support.Case):
         # The capture kernel's initramfs knows this port; each test says what is behind it.
         cls.proxy = CuttingProxy(0, [])
         cls.addClassCleanup(cls.proxy.close)
-        cls.capture = capture.prepare(setting.build, cls.base, "--to", f"10.0.2.2:{cls.proxy.port}",
-                                      "--host", HOST)
+        cls.install = ["--to", f"10.0.2.2:{cls.proxy.port}", "--host", HOST]
+        cls.capture = capture.prepare(setting.build, cls.base, *cls.install)
 
     def setUp(self):
         super().setUp()
         self.scratch = self.base / self._testMethodName
         self.scratch.mkdir()
 
-    def serve_dumps(self):
+    def serve_dumps(self, more=""):
         """Into a folder."""
-        self.start_dumps(listen=["stream", "netconsole"])
+        self.start_dumps(listen=["stream", "netconsole"], more=more)
         self.proxy.target = self.port("stream")
         self.addCleanup(lambda: shutil.copy(self.server.log_path, self.scratch / "server.log"))
 
@@ -115,6 +115,13 @@ class KdumpTest(dump_support.Case):
         self.assertEqual(self.proxy.cuts, 2)
         self.assertIn("goes on at", serial)
         self.assert_dump(serial)
+
+    def test_over_tls(self):
+        key = self.write_text("keys.psk", "guest:00112233445566778899aabbccddeeff\n")
+        self.capture = capture.prepare(setting.build, self.scratch, *self.install, "--tls-psk", "/psk",
+                                       program="blockloom-dump-tls", files={"/psk": key})
+        self.serve_dumps(more=f'[dump.tls]\nmode = "require"\npsk = "{key}"\n')
+        self.assert_dump(self.panic().wait_off())
 
 
 # The kernel's version string, found by its symbol's address in VMCOREINFO: translation, page
