@@ -68,6 +68,7 @@ std::vector<Server::Export> Server::exports() const {
   std::vector<Export> result;
   if (!engine_->advertise()) return result;
   for (const auto& device : engine_->registry().list()) {
+    if (!device->claim().empty()) continue;  // no client may open it
     const DeviceInfo info = device->info();
     if (info.live_table) result.push_back({info.name, info.description});
   }

@@ -160,6 +160,9 @@ class Device : public std::enable_shared_from_this<Device> {
   void set_name(std::string name);
   Result<void> set_uuid(std::string uuid);  ///< once
   void set_description(std::string text);
+  /// Why one user has the device for itself; empty: nobody has.
+  std::string claim() const;
+  void set_claim(std::string why);
   void set_deferred_remove(bool on) noexcept { deferred_remove_ = on; }
   bool deferred_remove() const noexcept { return deferred_remove_; }
   /// The highest epoch that clients fenced this device with; 0: none (mirror protocol, fences).
@@ -236,7 +239,7 @@ class Device : public std::enable_shared_from_this<Device> {
 
   // The names lock; innermost. Held for a copy, never across a wait.
   mutable std::mutex names_;
-  std::string name_, uuid_, description_, saved_table_, failure_;
+  std::string name_, uuid_, description_, saved_table_, failure_, claim_;
   bool saved_read_only_ = false;
 
   std::atomic<std::uint32_t> open_count_{0};

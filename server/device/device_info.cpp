@@ -36,6 +36,16 @@ void Device::set_description(std::string text) {
   description_ = std::move(text);
 }
 
+std::string Device::claim() const {
+  std::lock_guard lock(names_);
+  return claim_;
+}
+
+void Device::set_claim(std::string why) {
+  std::lock_guard lock(names_);
+  claim_ = std::move(why);
+}
+
 void Device::set_failure(std::string saved_table, bool read_only, std::string why) {
   std::lock_guard lock(names_);
   saved_read_only_ = read_only;

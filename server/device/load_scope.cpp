@@ -26,9 +26,17 @@ Result<std::shared_ptr<Leg>> LoadScope::open_device(std::string_view name, bool 
   {
     std::lock_guard lock(registry_.mutex_);
     lower = find_locked(name);
-    if (lower == nullptr)
+    if (lower == nullptr && registry_.outside_ == nullptr)
       return Error{Errc::not_found,
                    fmt::format("leg 'dev:{}': there is no device {}", name, quoted(name))};
+  }
+  // Not under the mutex: it may open files.
+  if (lower == nullptr) return registry_.outside_->open_device(name, read_only);
+  {
+    std::lock_guard lock(registry_.mutex_);
+    if (const std::string why = lower->claim(); !why.empty())
+      return Error{Errc::busy,
+                   fmt::format("leg 'dev:{}': the device cannot be used: {}", name, why)};
     if (auto r = check_stack_locked(lower); !r) return r.error();
     if (!read_only && lower->read_only())
       return Error{Errc::read_only,

@@ -14,22 +14,29 @@ namespace blockloom {
 
 // --- Handles ----------------------------------------------------------------------------------
 
-DeviceHandle::DeviceHandle(Registry* registry, std::shared_ptr<Device> device)
-    : registry_(registry), device_(std::move(device)) {}
+DeviceHandle::DeviceHandle(Registry* registry, std::shared_ptr<Device> device, bool claimed)
+    : registry_(registry), device_(std::move(device)), claimed_(claimed) {}
 
 DeviceHandle::DeviceHandle(DeviceHandle&& other) noexcept
-    : registry_(other.registry_), device_(std::move(other.device_)) {}
+    : registry_(other.registry_), device_(std::move(other.device_)), claimed_(other.claimed_) {}
 
 DeviceHandle& DeviceHandle::operator=(DeviceHandle&& other) noexcept {
   if (this == &other) return *this;
-  if (device_) registry_->close(device_);
+  close();
   registry_ = other.registry_;
   device_ = std::move(other.device_);
+  claimed_ = other.claimed_;
   return *this;
 }
 
 DeviceHandle::~DeviceHandle() {
-  if (device_) registry_->close(device_);
+  close();
+}
+
+void DeviceHandle::close() noexcept {
+  if (!device_) return;
+  if (claimed_) device_->set_claim({});
+  registry_->close(device_);
 }
 
 // --- Life -------------------------------------------------------------------------------------
@@ -115,8 +122,25 @@ Result<DeviceHandle> Registry::open(std::string_view name) {
   const auto found = devices_.find(name);
   if (found == devices_.end())
     return Error{Errc::not_found, fmt::format("there is no device {}", quoted(name))};
+  if (const std::string why = found->second->claim(); !why.empty())
+    return Error{Errc::busy, fmt::format("device '{}' cannot be opened: {}", name, why)};
   found->second->opened();
   return DeviceHandle(this, found->second);
+}
+
+Result<DeviceHandle> Registry::claim(std::string_view name, std::string why) {
+  reap();
+  std::lock_guard lock(mutex_);
+  const auto found = devices_.find(name);
+  if (found == devices_.end())
+    return Error{Errc::not_found, fmt::format("there is no device {}", quoted(name))};
+  Device& device = *found->second;
+  if (device.open_count() > 0)
+    return Error{Errc::busy,
+                 fmt::format("device '{}' is open: it is wanted alone, for {}", name, why)};
+  device.opened();
+  device.set_claim(std::move(why));
+  return DeviceHandle(this, found->second, true);
 }
 
 void Registry::close(const std::shared_ptr<Device>& device) {

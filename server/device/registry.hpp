@@ -37,9 +37,11 @@ class DeviceHandle {
 
  private:
   friend class Registry;
-  DeviceHandle(class Registry* registry, std::shared_ptr<Device> device);
+  DeviceHandle(class Registry* registry, std::shared_ptr<Device> device, bool claimed = false);
+  void close() noexcept;
   Registry* registry_ = nullptr;
   std::shared_ptr<Device> device_;
+  bool claimed_ = false;
 };
 
 /// A device as a configuration describes it.
@@ -101,10 +103,16 @@ class Registry {
   Result<ApplyReport> check(const std::vector<DeviceSpec>& specs);
 
   Result<DeviceHandle> open(std::string_view name);
+  /// Opens a device for one user alone. While the handle lives nobody else opens it, nor stands
+  /// another device on it: `why` is what they are told. Errc::busy: it is open now.
+  Result<DeviceHandle> claim(std::string_view name, std::string why);
   Result<std::shared_ptr<Device>> find(std::string_view name) const;
   Result<std::shared_ptr<Device>> find_uuid(std::string_view uuid) const;
   std::vector<std::shared_ptr<Device>> list() const;  ///< by name
   Events& events() noexcept { return events_; }
+  /// Who is asked for a `dev:` leg that is no device here. Before the first table; it outlives
+  /// them.
+  void set_outside(DeviceResolver* outside) noexcept { outside_ = outside; }
 
   /// Restores what the store holds, merged with the configuration's devices, and saves every
   /// change from now on. A run-time change outlives a restart until the configuration's own text
@@ -156,6 +164,7 @@ class Registry {
 
   const DeviceLimits limits_;
   NamedMemory memories_;
+  DeviceResolver* outside_ = nullptr;
   Events events_;
   TimerQueue timers_{"bl-timer"};
   TimerQueue worker_{"bl-worker"};  // leases, removals
