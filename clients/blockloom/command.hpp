@@ -53,8 +53,10 @@ enum class Verb : std::uint8_t {
 enum class DumpVerb : std::uint8_t {
   dmesg,
   enable_help,
+  format,
   get,
   groups,
+  import,
   info,
   ls,
   pin,
@@ -101,7 +103,8 @@ struct Command {
   bool all = false;
 
   DumpVerb dump_verb = DumpVerb::ls;
-  std::vector<std::string> dumps;  ///< that `dump` is about; or a host
+  std::vector<std::string> dumps;  ///< that `dump` is about; or a host, or a device
+  std::string host;                ///< of `dump import`
   std::string output;              ///< of `dump get`: a file; empty: the dump's own name
   bool netconsole = false, unpin = false;
 };

@@ -116,6 +116,7 @@ std::string dump_groups_text(const Value& answer) {
 std::string dump_info_text(const Value& answer) {
   std::string text;
   row(text, "Store", answer["store"].text());
+  if (!answer["trouble"].text().empty()) row(text, "Trouble", answer["trouble"].text());
   row(text, "Dumps",
       fmt::format("{}, {}", answer["dumps"].whole(), size_text(answer["bytes"].whole())));
   row(text, "Space",

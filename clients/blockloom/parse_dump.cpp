@@ -37,6 +37,13 @@ void add_dump_verbs(CLI::App& dump, Command& command) {
   some(sub);
   sub->add_flag("--off", command.unpin, "let them go again");
   some(verb("rm", DumpVerb::rm, "remove dumps"));
+  sub = verb("import", DumpVerb::import,
+             "take the dump that a machine wrote to a device as to a disk");
+  sub->add_option("device", command.dumps, "device")->required()->expected(1)->type_name("");
+  sub->add_option("--host", command.host, "keep it under this name; default: the machine's own")
+      ->type_name("HOST");
+  sub = verb("format", DumpVerb::format, "make the device of the dump store an empty store");
+  sub->add_option("device", command.dumps, "device")->required()->expected(1)->type_name("");
   verb("watch", DumpVerb::watch, "follow what happens to dumps");
   verb("groups", DumpVerb::groups, "dumps by the signature of their panic");
   sub = verb("test", DumpVerb::test, "send a small made-up dump through the whole path");

@@ -175,6 +175,15 @@ Exit run_dump(const Command& command, ControlClient& client) {
                   id_line);
     case DumpVerb::rm:
       return each(command, client, "dump_remove", Value::object(), id_line);
+    case DumpVerb::import: {
+      Value params = Value::object().set("device", command.dumps.front());
+      if (!command.host.empty()) params.set("host", command.host);
+      return call_and_print(command, client, "dump_import", params, dump_text);
+    }
+    case DumpVerb::format:
+      return call_and_print(command, client, "dump_format",
+                            Value::object().set("device", command.dumps.front()),
+                            [](const Value&) { return std::string(); });
     case DumpVerb::watch:
       return run_watch(command, client);
     case DumpVerb::groups:

@@ -155,6 +155,7 @@ TomlReader::Keys dump_tls_keys(TomlReader& in, dump::TlsOptions& out) {
 TomlReader::Keys dump_keys(TomlReader& in, dump::Options& out) {
   return {
       {"store", in.setting_path(out.store, "the absolute path of a folder")},
+      {"device", in.setting(out.device, "the name of a device")},
       {"netdump", points(in, out.netdump, "udp", dump::netdump_port)},
       {"stream", points(in, out.stream, "tcp", dump::wire::stream_port)},
       {"netconsole", points(in, out.netconsole, "udp", dump::netconsole_port)},

@@ -54,7 +54,8 @@ Result<Value> info(dump::Service& service, const Params&) {
   netdump.set("duplicates", info.netdump.duplicates).set("acks", info.netdump.acks);
   netdump.set("dropped", info.netdump.dropped);
   Value v = Value::object();
-  v.set("store", info.store).set("dumps", info.dumps).set("bytes", info.bytes);
+  v.set("store", info.store).set("trouble", info.trouble);
+  v.set("dumps", info.dumps).set("bytes", info.bytes);
   v.set("total_bytes", info.space.total).set("free_bytes", info.space.free);
   v.set("sessions", info.sessions).set("sessions_max", info.sessions_max);
   v.set("netdump_listeners", point_values(info.endpoints.netdump));
@@ -152,6 +153,25 @@ Result<Value> remove(dump::Service& service, const Params& params) {
   return Value::object().set("id", record->id.text());
 }
 
+/// What a client wrote to a device as to a disk (kdump's raw target).
+Result<Value> import(dump::Service& service, const Params& params, Registry& registry) {
+  auto device = registry.open(params.text("device"));
+  if (!device) return device.error();
+  auto record = service.import(std::move(*device), params.text("host"));
+  if (!record) return record.error();
+  return to_value(*record);
+}
+
+/// The device is named again, so that nothing is destroyed by a slip.
+Result<Value> format(dump::Service& service, const Params& params) {
+  const std::string device = params.text("device"), store = service.info().store;
+  if (store != "dev:" + device)
+    return Error{Errc::invalid, fmt::format("device {} is not the dump store: that is '{}'",
+                                            quoted(device), store)};
+  if (auto made = service.format(); !made) return made.error();
+  return Value::object().set("device", device);
+}
+
 /// The hundredth crash of one bug reads as one.
 Result<Value> groups(dump::Service& service, const Params&) {
   struct Group {
@@ -205,9 +225,16 @@ std::vector<control::Verb> dump_verbs(dump::Service& service) {
   using T = ParamType;
   using Function = Result<Value> (*)(dump::Service&, const Params&);
   const auto of = [&service](Function function) {
-    return [&service, function](control::VerbContext&, const Params& params) {
+    return [&service, function](control::VerbContext&, const Params& params) -> Result<Value> {
+      if (function != info && function != format)
+        if (auto ready = service.ready(); !ready) return ready.error();
       return function(service, params);
     };
+  };
+  const auto import_verb = [&service](control::VerbContext& context,
+                                      const Params& params) -> Result<Value> {
+    if (auto ready = service.ready(); !ready) return ready.error();
+    return import(service, params, context.registry);
   };
   const ParamSpec dump{"dump", T::string, control::Need::required};
   return {
@@ -219,6 +246,11 @@ std::vector<control::Verb> dump_verbs(dump::Service& service) {
       {"dump_verify", Runs::change, {dump}, of(verify)},
       {"dump_pin", Runs::change, {dump, {"pinned", T::boolean}}, of(pin)},
       {"dump_remove", Runs::change, {dump}, of(remove)},
+      {"dump_import",
+       Runs::change,
+       {{"device", T::string, control::Need::required}, {"host", T::string}},
+       import_verb},
+      {"dump_format", Runs::change, {{"device", T::string, control::Need::required}}, of(format)},
       {"dump_groups", Runs::query, {}, of(groups)},
       {"dump_test", Runs::change, {{"timeout_s", T::seconds}}, of(test)},
   };

@@ -7,6 +7,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "server/dump/image_leg.hpp"
 #include "server/target/table_line.hpp"
 
 namespace blockloom {
@@ -28,6 +29,7 @@ Result<int> tail_file(std::span<const std::byte> bytes) {
 }  // namespace
 
 DumpExports::DumpExports(dump::Service& service) : service_(service) {
+  devices_.set_outside(this);
   listener_ = devices_.events().listen([this](const Event& event) {
     if (event.kind != "removed") return;
     const std::lock_guard lock(mutex_);
@@ -48,6 +50,9 @@ Result<std::string> DumpExports::table_of(const dump::Record& record,
   dump::BackEnd& back_end = service_.store().back_end();
   auto runs = back_end.runs(record.id, record.image, record.bytes);
   if (!runs) return runs.error();
+  if (runs->empty() || !runs->front().uri.starts_with('/'))
+    return fmt::format("0 {} linear dev:{} 0\n", round_up(record.length, sector_size) / sector_size,
+                       record.id.text());
   // What a device serves are whole sectors; of the last run the rest comes from memory.
   std::string table;
   std::uint64_t at = 0;
@@ -69,6 +74,15 @@ Result<std::string> DumpExports::table_of(const dump::Record& record,
   if (!tail) return tail.error();
   tails.push_back(*tail);
   return table + fmt::format("{} 1 linear /proc/self/fd/{} 0\n", at, *tail);
+}
+
+Result<std::shared_ptr<Leg>> DumpExports::open_device(std::string_view name, bool) {
+  auto record = service_.store().resolve(name);
+  if (!record) return record.error();
+  return dump::make_image_leg(record->id.text(), record->length,
+                              [this, id = record->id, image = record->image] {
+                                return service_.store().back_end().open_image(id, image);
+                              });
 }
 
 Result<DeviceHandle> DumpExports::open(std::string_view dump) {

@@ -16,10 +16,10 @@ namespace blockloom {
 /// Finished dumps as read-only devices of a registry of their own, made when a client opens one
 /// and gone with its last close. A last sector that the image fills in part ends in zeros. Any
 /// thread; the service outlives it.
-class DumpExports {
+class DumpExports final : private DeviceResolver {
  public:
   explicit DumpExports(dump::Service& service);
-  ~DumpExports();
+  ~DumpExports() override;
   DumpExports(const DumpExports&) = delete;
   DumpExports& operator=(const DumpExports&) = delete;
 
@@ -36,6 +36,8 @@ class DumpExports {
 
  private:
   Result<std::string> table_of(const dump::Record& record, std::vector<int>& tails) const;
+  /// For images that are no plain file: `dev:HOST/TIME` is one.
+  Result<std::shared_ptr<Leg>> open_device(std::string_view name, bool read_only) override;
 
   dump::Service& service_;
   Registry devices_;

@@ -19,6 +19,7 @@
 #include "server/daemon/iscsi_verbs.hpp"
 #include "server/daemon/readiness.hpp"
 #include "server/device/state_store.hpp"
+#include "server/dump/device_back_end.hpp"
 #include "server/iscsi/server.hpp"
 
 namespace blockloom {
@@ -143,7 +144,14 @@ Result<std::unique_ptr<Engine>> Engine::create(EngineOptions options) {
 Result<void> Engine::open_dumps() {
   State& s = *state_;
   if (!s.started_with.dump.enabled()) return {};
-  auto opened = dump::Service::open(s.started_with.dump, dump_notify(s.registry));
+  std::unique_ptr<dump::BackEnd> device;
+  if (const std::string& name = s.started_with.dump.device; !name.empty()) {
+    auto made = dump::make_device_back_end(s.registry, name);
+    if (!made) return made.error();
+    device = std::move(*made);
+  }
+  auto opened =
+      dump::Service::open(s.started_with.dump, dump_notify(s.registry), std::move(device));
   if (!opened) return opened.error();
   s.dumps = std::move(*opened);
   s.dump_exports = std::make_unique<DumpExports>(*s.dumps);

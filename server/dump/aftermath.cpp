@@ -80,7 +80,9 @@ class ChunkSum {
 
 std::string image_path(Store& store, const Record& record) {
   auto runs = store.back_end().runs(record.id, record.image, record.bytes);
-  return runs && runs->size() == 1 ? runs->front().uri : std::string();
+  // Of an image on a device there is none.
+  const bool file = runs && runs->size() == 1 && runs->front().uri.starts_with('/');
+  return file ? runs->front().uri : std::string();
 }
 
 }  // namespace

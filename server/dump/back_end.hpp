@@ -50,6 +50,18 @@ class BackEnd {
   virtual ~BackEnd() = default;
 
   virtual std::string name() const = 0;
+
+  /// Not open yet: open() is called after the process has forked, and again while it fails. Only
+  /// then come all others.
+  virtual bool opens_late() const noexcept { return false; }
+  virtual Result<void> open() { return {}; }
+  /// Makes an empty store, whatever is there. While it is not open.
+  virtual Result<void> format() {
+    return Error{Errc::not_supported, name() + ": a folder needs no format"};
+  }
+  /// In good order, when nothing more is written.
+  virtual void close() noexcept {}
+
   virtual Result<std::vector<DumpId>> list() = 0;
 
   /// A place for a new dump. Errc::exists if there is one of that name.

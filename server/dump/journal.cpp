@@ -2,12 +2,10 @@
 
 #include <algorithm>
 
-#include <fcntl.h>
-
 #include "proto/dump/crc32c.hpp"
 #include "proto/dump/stream_wire.hpp"
 #include "server/base/log.hpp"
-#include "server/dump/fd.hpp"
+#include "server/dump/this_process.hpp"
 
 namespace blockloom::dump {
 namespace {
@@ -25,13 +23,6 @@ void append(std::string& out, std::uint64_t begin, std::uint64_t end, Kind kind)
   wire::put(bytes + 16, kind, 4);
   wire::put(bytes + 20, crc32c(0, bytes, 20), 4);
   out.append(reinterpret_cast<const char*>(bytes), sizeof bytes);
-}
-
-/// A number for this boot of the machine.
-std::uint64_t boot_number() {
-  const UniqueFd fd(::open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC));
-  auto text = fd ? read_up_to(fd.get(), 64) : Result<std::string>(std::string());
-  return text ? crc32c(0, text->data(), text->size()) : 0;
 }
 
 }  // namespace

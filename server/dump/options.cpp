@@ -29,7 +29,8 @@ Result<void> check_options(const Options& options) {
       !options.netdump.empty() || !options.stream.empty() || !options.netconsole.empty();
   if (listens && !options.enabled())
     return Error{Errc::invalid,
-                 "dump.store: expected the folder that dumps are kept in, as in \"/var/crash\""};
+                 "dump.store: expected the folder that dumps are kept in, as in \"/var/crash\", or "
+                 "dump.device"};
   if (auto good = check_tls(options.tls); !good) return good;
   if (options.insecure || !options.allow.empty()) return {};
   for (const auto* list : {&options.netdump, &options.stream, &options.netconsole})

@@ -24,7 +24,7 @@ struct TlsOptions {
 /// [dump] of the configuration; docs/blockloom.toml.5.scd describes each.
 struct Options {
   std::string store;   ///< a folder; empty: no dumps are taken in
-  std::string device;  ///< a device of ours instead
+  std::string device;  ///< a device of ours instead, which nobody else can open then
   std::vector<BindPoint> netdump, stream, netconsole;
   std::vector<Network> allow;  ///< empty: loopback only, unless `insecure`
   bool insecure = false;

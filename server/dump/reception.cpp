@@ -44,6 +44,7 @@ Result<void> Reception::open(bool resume, const Copies& copies) {
     if (auto target = copy(record_.id)) writer_.add(std::move(target));
   DumpPlan plan;
   plan.largest = store_.quota().dump;
+  plan.here = image_end_;
   return writer_.configure(plan);
 }
 

@@ -18,6 +18,7 @@
 #include "server/dump/admission.hpp"
 #include "server/dump/afterwards.hpp"
 #include "server/dump/host.hpp"
+#include "server/dump/import.hpp"
 #include "server/dump/netconsole_logs.hpp"
 #include "server/dump/self_test.hpp"
 #include "server/dump/senders.hpp"
@@ -31,6 +32,7 @@ namespace {
 constexpr std::size_t disk_threads = 4;
 constexpr Duration tick_period = std::chrono::seconds(1);
 constexpr Duration retain_period = std::chrono::minutes(10);
+constexpr Duration retry_period = std::chrono::seconds(5);
 
 }  // namespace
 
@@ -72,8 +74,11 @@ class Service::Impl final : public Host {
   }
 
   ServiceInfo info() const;
+  Result<void> ready() const;
+  Result<void> format();
   Result<void> remove(const DumpId& id);
   Result<Verdict> verify(const DumpId& id);
+  Result<Record> import(DeviceHandle device, const std::string& host);
   Result<Record> test(Duration timeout);
 
  private:
@@ -100,6 +105,9 @@ class Service::Impl final : public Host {
   void wait_for(Port& port);
   void tick();
   void adopt_all();
+  Result<void> open_store();
+  void begin();
+  void retry_later(Duration wait);
 
   const Options options_;
   Store store_;
@@ -123,6 +131,7 @@ class Service::Impl final : public Host {
 
   mutable std::mutex mutex_;  // protects what follows
   NetdumpCounters netdump_counters_;
+  std::string trouble_ = "it is not open yet";
 };
 
 Result<void> Service::Impl::bind() {
@@ -166,15 +175,12 @@ Result<void> Service::Impl::start() {
     streams.tls = tls_;
     streams.connections = 4 * options_.sessions;
     state_->streams = std::make_unique<StreamServer>(state_->io, *this, streams);
-    for (UniqueFd& fd : listening_)
-      state_->streams->add(std::move(fd));
-    listening_.clear();
     workers_.start();
     afterwards_.start();
-    adopt_all();
-    for (const auto& port : state_->ports)
-      wait_for(*port);
-    tick();
+    if (auto opened = open_store(); opened)
+      begin();
+    else
+      retry_later(retry_period);
     thread_ = std::thread([this] { run(); });
   } catch (const std::exception& exception) {
     running_ = true;
@@ -201,6 +207,69 @@ Result<void> Service::Impl::add_port(std::unique_ptr<UdpPort> bound, bool netdum
         [udp] { udp->flush(); });
   }
   state_->ports.push_back(std::move(port));
+  return {};
+}
+
+/// The store is open: what knocked meanwhile is let in.
+void Service::Impl::begin() {
+  for (UniqueFd& fd : listening_)
+    state_->streams->add(std::move(fd));
+  listening_.clear();
+  adopt_all();
+  for (const auto& port : state_->ports)
+    wait_for(*port);
+  tick();
+}
+
+/// A device may be there later than the server, and has to be read after the fork.
+Result<void> Service::Impl::open_store() {
+  if (store_.back_end().opens_late()) {
+    auto opened = store_.back_end().open();
+    if (opened) opened = store_.load();
+    if (!opened) {
+      const std::lock_guard lock(mutex_);
+      if (std::exchange(trouble_, opened.error().message) != opened.error().message)
+        log_error(fmt::format("crash dumps are not taken in: {}", opened.error().message));
+      return opened;
+    }
+    log_info(fmt::format("crash dumps are taken in: {} has {} of them", store_.back_end().name(),
+                         store_.list().size()));
+  }
+  const std::lock_guard lock(mutex_);
+  trouble_.clear();
+  return {};
+}
+
+/// On the network's thread, or before it runs.
+void Service::Impl::retry_later(Duration wait) {
+  state_->tick.expires_after(wait);
+  state_->tick.async_wait([this](const asio::error_code& error) {
+    if (error || state_->stopping) return;
+    workers_.post(console_strand_, [this] {
+      const bool opened = bool(open_store());
+      on_network([this, opened] {
+        if (state_->stopping) return;
+        if (opened)
+          begin();
+        else
+          retry_later(retry_period);
+      });
+    });
+  });
+}
+
+Result<void> Service::Impl::ready() const {
+  const std::lock_guard lock(mutex_);
+  if (trouble_.empty()) return {};
+  return Error{Errc::busy, "no crash dumps: " + trouble_};
+}
+
+Result<void> Service::Impl::format() {
+  if (auto made = store_.back_end().format(); !made) return made;
+  on_network([this] {
+    // A retry that waits comes now; one that runs finds the store itself.
+    if (!state_->stopping && state_->tick.cancel() > 0) retry_later(Duration{});
+  });
   return {};
 }
 
@@ -236,6 +305,7 @@ void Service::Impl::stop() {
   }
   workers_.stop();
   afterwards_.stop();
+  store_.back_end().close();
   state_.reset();
 }
 
@@ -327,6 +397,7 @@ ServiceInfo Service::Impl::info() const {
   {
     const std::lock_guard lock(mutex_);
     info.netdump = netdump_counters_;
+    info.trouble = trouble_;
   }
   info.sessions = admission_.sessions();
   info.sessions_max = options_.sessions;
@@ -356,6 +427,19 @@ Result<Verdict> Service::Impl::verify(const DumpId& id) {
   return verdict;
 }
 
+Result<Record> Service::Impl::import(DeviceHandle device, const std::string& host) {
+  ImportOptions how;
+  how.device = device->name();
+  how.host = host;
+  how.stop = [this] { return afterwards_.stopping(); };
+  how.began = [this](const Record& record) { afterwards_.began(record); };
+  const std::uint64_t size = device->size().value;
+  const auto source = read_device(std::move(device));
+  auto imported = import_dump(store_, *source, size, how);
+  if (imported) afterwards_.ended(*imported);
+  return imported;
+}
+
 Result<Record> Service::Impl::test(Duration timeout) {
   if (endpoints_.netdump.empty())
     return Error{Errc::not_supported, "test: there is no netdump listener to send to"};
@@ -374,7 +458,8 @@ Result<std::unique_ptr<Service>> Service::open(Options options, Notify notify,
     device = std::move(*folder);
   }
   auto impl = std::make_unique<Impl>(std::move(options), std::move(notify), std::move(device));
-  if (auto loaded = impl->store().load(); !loaded) return loaded.error();
+  if (!impl->store().back_end().opens_late())
+    if (auto loaded = impl->store().load(); !loaded) return loaded.error();
   if (auto bound = impl->bind(); !bound) return bound.error();
   return std::unique_ptr<Service>(new Service(std::move(impl)));
 }
@@ -391,11 +476,20 @@ Store& Service::store() noexcept {
 ServiceInfo Service::info() const {
   return impl_->info();
 }
+Result<void> Service::ready() const {
+  return impl_->ready();
+}
+Result<void> Service::format() {
+  return impl_->format();
+}
 Result<void> Service::remove(const DumpId& id) {
   return impl_->remove(id);
 }
 Result<Verdict> Service::verify(const DumpId& id) {
   return impl_->verify(id);
+}
+Result<Record> Service::import(DeviceHandle device, const std::string& host) {
+  return impl_->import(std::move(device), host);
 }
 Result<Record> Service::test(Duration timeout) {
   return impl_->test(timeout);

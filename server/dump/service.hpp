@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "server/base/error.hpp"
+#include "server/device/registry.hpp"
 #include "server/dump/aftermath.hpp"
 #include "server/dump/netdump.hpp"
 #include "server/dump/options.hpp"
@@ -32,6 +33,7 @@ struct ServiceInfo {
   std::uint64_t bytes = 0;
   Space space;
   std::string store;
+  std::string trouble;  ///< why the store is not open; empty: it is
 };
 
 /// The crash-dump endpoint: listeners, sessions, the store. One thread ("bl-dump") has the
@@ -41,7 +43,8 @@ struct ServiceInfo {
 class Service {
  public:
   /// Locks and reads the store, and binds the sockets. Starts no thread: the process may still
-  /// fork. `device`: the back end when the store is a device of ours; else null.
+  /// fork. `device`: the back end when the store is a device of ours; else null. A device is read
+  /// after start(), and tried again as long as that fails.
   static Result<std::unique_ptr<Service>> open(Options options, Notify notify,
                                                std::unique_ptr<BackEnd> device = nullptr);
   ~Service();  ///< stops
@@ -54,11 +57,18 @@ class Service {
 
   Store& store() noexcept;
   ServiceInfo info() const;
+  /// Errc::busy while the store is not open: why.
+  Result<void> ready() const;
+  /// Makes the device an empty store, whatever is on it; only while it is not open.
+  Result<void> format();
 
   /// Removes a dump and tells of it.
   Result<void> remove(const DumpId& id);
   /// Reads a dump again and compares. Long.
   Result<Verdict> verify(const DumpId& id);
+  /// Takes the dump that a client wrote to a device of ours from sector 0 on into the store, as
+  /// import_dump() says. Long.
+  Result<Record> import(DeviceHandle device, const std::string& host);
   /// A small made-up dump through the whole path, by this machine's own netdump or stream port.
   /// Gives its record once it is over.
   Result<Record> test(Duration timeout);

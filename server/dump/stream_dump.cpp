@@ -6,6 +6,7 @@
 
 #include "proto/text/number.hpp"
 #include "server/base/log.hpp"
+#include "server/dump/inspect.hpp"
 
 namespace blockloom::dump {
 namespace {
@@ -18,13 +19,6 @@ std::string hex(ByteView bytes) {
   std::string out(2 * bytes.size() + 1, ' ');
   to_hex(reinterpret_cast<const unsigned char*>(bytes.data()), bytes.size(), out.data());
   out.pop_back();
-  return out;
-}
-
-std::string clean(std::string_view text) {
-  std::string out;
-  for (const char c : text)
-    out += static_cast<unsigned char>(c) < ' ' || c == 0x7f ? ' ' : c;
   return out;
 }
 
@@ -59,8 +53,8 @@ Result<void> StreamDump::open(const StreamHello& hello) {
   head.protocol = "stream";
   head.address = sender_.text();
   head.hostname = hello.host;
-  head.kernel = clean(hello.release);
-  head.machine = clean(hello.machine);
+  head.kernel = clean_text(hello.release);
+  head.machine = clean_text(hello.machine);
   head.session = hello.session;
   head.chunk = hello.chunk;
   head.kind = std::string(to_string(kind_));
@@ -273,37 +267,6 @@ Result<void> StreamDump::load_state() {
   return {};
 }
 
-/// Kernel, machine and time from the image's own header, and whether its maker marked it.
-void StreamDump::look_inside() {
-  Record& r = reception_->record();
-  std::vector<std::byte> head(kdump_header_bytes);
-  auto got = reception_->read(0, head);
-  if (!got) return;
-  const ByteView bytes = ByteView(head).first(*got);
-  const ImageKind kind = sniff_image(bytes);
-  r.kind = std::string(to_string(kind));
-  FileRange info;
-  KdumpHeader kdump;
-  ElfNotes elf;
-  if (kind == ImageKind::kdump && parse_kdump_header(bytes, kdump)) {
-    r.kernel = clean(kdump.release);
-    r.machine = clean(kdump.machine);
-    r.crash_time = static_cast<double>(kdump.time);
-    info = kdump.vmcoreinfo;
-  } else if (kind == ImageKind::elf && find_elf_notes(bytes, elf)) {
-    info = elf.where;
-  }
-  if (info.size == 0 || info.size > (1u << 20)) return;
-  std::vector<std::byte> notes(info.size);
-  got = reception_->read(info.offset, notes);
-  if (!got) return;
-  const ByteView found = ByteView(notes).first(*got);
-  const std::string_view text = kind == ImageKind::elf ? find_vmcoreinfo(found) : as_text(found);
-  const VmcoreInfo vmcoreinfo = parse_vmcoreinfo(text);
-  if (!vmcoreinfo.release.empty()) r.kernel = clean(vmcoreinfo.release);
-  if (vmcoreinfo.crash_time != 0) r.crash_time = static_cast<double>(vmcoreinfo.crash_time);
-}
-
 void StreamDump::judge(std::uint64_t length, ByteView digest, State& state, Reason& reason,
                        std::string& detail) {
   state = State::incomplete;
@@ -320,22 +283,10 @@ void StreamDump::judge(std::uint64_t length, ByteView digest, State& state, Reas
     detail = !trouble_.empty() ? trouble_ : "the flattened stream ends before its end marker";
     return;
   }
-  std::vector<std::byte> head(kdump_header_bytes);
-  const auto got = reception_->read(0, head);
-  const ByteView bytes = ByteView(head).first(got ? got.value() : 0);
-  KdumpHeader kdump;
-  ElfNotes elf;
-  if (parse_kdump_header(bytes, kdump) && kdump.incomplete) {
-    reason = Reason::sender;
-    detail = "makedumpfile marked it as incomplete";
-    return;
-  }
-  const std::uint64_t image_end = flat_ ? flat_->state().image_end : length;
-  if (find_elf_notes(bytes, elf) && (elf.incomplete || elf.file_end > image_end)) {
-    reason = elf.incomplete ? Reason::sender : Reason::malformed;
-    detail = elf.incomplete ? std::string("makedumpfile marked it as incomplete")
-                            : fmt::format("its segments end at {}, and {} bytes came", elf.file_end,
-                                          image_end);
+  const Doubt doubt = doubt_image(*reception_, flat_ ? flat_->state().image_end : length);
+  if (doubt.reason != Reason::none) {
+    reason = doubt.reason;
+    detail = doubt.detail;
     return;
   }
   state = State::complete;
@@ -361,7 +312,7 @@ void StreamDump::end_early(Reason reason, std::string detail) {
 
 void StreamDump::end(State state, Reason reason, std::string detail) {
   Record& r = reception_->record();
-  look_inside();
+  describe_image(*reception_);
   // After a failure the position counts what could not be written, too.
   const std::uint64_t length = flat_      ? flat_->state().image_end
                                : failure_ ? position_

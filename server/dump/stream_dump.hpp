@@ -56,7 +56,6 @@ class StreamDump {
   Result<void> load_state();
   Result<void> save_state();
   void begin_kind(ByteView first);
-  void look_inside();
   void judge(std::uint64_t length, ByteView digest, State& state, Reason& reason,
              std::string& detail);
   void end(State state, Reason reason, std::string detail);

@@ -15,6 +15,7 @@ namespace blockloom::dump {
 /// What a dump will need, as far as that is known before it comes.
 struct DumpPlan {
   std::uint64_t expected = 0;  ///< bytes; 0: unknown
+  std::uint64_t here = 0;      ///< one that goes on: where what is here ends
   std::uint64_t largest = 0;   ///< no write ends beyond this
   std::uint32_t queue = 64;    ///< writes in one batch
 };
