@@ -6,9 +6,11 @@ import shutil
 import setting  # first: it makes the functional tests' harness importable
 
 import capture
+import daemon
 import dump_support
 import harness
 import images
+import mirror_legs
 from cutting_proxy import CuttingProxy
 from machine import Machine
 
@@ -18,6 +20,8 @@ PANIC = "Kernel panic - not syncing: sysrq triggered crash"
 LAST_WORDS = "the last words of this guest"
 # Wherever the first kernel puts itself (KASLR), there is room for the second beside it.
 CRASHKERNEL_MIB, MEMORY_MIB = 128, 480
+STORE_MIB = 256  # of a device
+ARRIVAL_S = 180  # after power-on
 
 # The first kernel: netconsole, the capture kernel as kdump-config loads it, the panic.
 JOB = r"""
@@ -54,6 +58,17 @@ class KdumpTest(dump_support.Case):
     def serve_dumps(self, more=""):
         """Into a folder."""
         self.start_dumps(listen=["stream", "netconsole"], more=more)
+        self.proxy.target = self.port("stream")
+        self.addCleanup(lambda: shutil.copy(self.server.log_path, self.scratch / "server.log"))
+
+    def serve_dumps_on(self, table):
+        """Into a device."""
+        folder = self.new_folder()
+        listeners = "".join(f'{name} = ["{self.listeners[name]}:127.0.0.1:0"]\n'
+                            for name in ("stream", "netconsole"))
+        self.configure(folder, f'[dump]\ndevice = "crash"\n{listeners}' + daemon.device("crash", table))
+        self.server = self.run_daemon(folder)
+        self.info = self.server.rpc("dump_info")
         self.proxy.target = self.port("stream")
         self.addCleanup(lambda: shutil.copy(self.server.log_path, self.scratch / "server.log"))
 
@@ -122,6 +137,20 @@ class KdumpTest(dump_support.Case):
                                        program="blockloom-dump-tls", files={"/psk": key})
         self.serve_dumps(more=f'[dump.tls]\nmode = "require"\npsk = "{key}"\n')
         self.assert_dump(self.panic().wait_off())
+
+    def test_into_a_mirror_one_leg_of_which_stops(self):
+        legs = [mirror_legs.Nbdkit(self, STORE_MIB * MIB) for _ in range(2)]
+        self.serve_dumps_on(f"0 {STORE_MIB * MIB // 512} mirror core 2 1024 nosync 2 "
+                            f"{legs[0].uri()} 0 {legs[1].uri()} 0 2 timeout_ms 1000")
+        machine = self.panic()
+        harness.wait_until(lambda: self.dumps(HOST) and self.one_dump(HOST)["bytes"] > 2 * MIB,
+                           "some of the dump is here", ARRIVAL_S)
+        legs[1].freeze()
+        serial = machine.wait_off()
+        self.assert_dump(serial)
+        status = self.command(harness.BLOCKLOOM, "--socket", self.server.control, "status", "crash").stdout
+        self.assertRegex(status, r" 1 AD ", "the frozen leg was not left behind")
+        legs[1].thaw()
 
 
 # The kernel's version string, found by its symbol's address in VMCOREINFO: translation, page
