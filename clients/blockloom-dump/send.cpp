@@ -8,9 +8,9 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/random.h>
-#include <sys/utsname.h>
 #include <unistd.h>
 
+#include "clients/blockloom-dump/hello.hpp"
 #include "clients/blockloom-dump/link.hpp"
 #include "clients/blockloom-dump/options.hpp"
 #include "clients/blockloom-dump/source.hpp"
@@ -124,47 +124,8 @@ Sender::Step Sender::greet() {
   if (options_.tls.wanted() && !link_.encrypted()) return start_tls(header);
   char nonce[80];
   find_line(link_.body(), header.length, "nonce", nonce, sizeof nonce);
-  utsname machine{};
-  ::uname(&machine);
-  char name[65] = {};
-  std::snprintf(name, sizeof name, "%s",
-                options_.host != nullptr ? options_.host : machine.nodename);
-  // As names go into paths: letters, digits, '.', '-', '_'.
-  for (char* c = name; *c != 0; ++c) {
-    const bool good = (*c >= 'a' && *c <= 'z') || (*c >= 'A' && *c <= 'Z') ||
-                      (*c >= '0' && *c <= '9') || *c == '-' || *c == '_' ||
-                      (*c == '.' && c != name);
-    if (!good) *c = '_';
-  }
-  char boot[64], number[24];
-  read_line("/proc/sys/kernel/random/boot_id", boot, sizeof boot);
   Text<wire::text_max> hello;
-  hello.line("version", "1");
-  hello.line("host", name[0] != 0 ? name : "unknown");
-  hello.line("session", session_);
-  hello.line("release", machine.release);
-  hello.line("machine", machine.machine);
-  hello.line("boot_id", boot);
-  hello.line("kind", options_.kind);
-  std::snprintf(number, sizeof number, "%llu", static_cast<unsigned long long>(options_.chunk));
-  hello.line("chunk", number);
-  std::snprintf(number, sizeof number, "%llu", static_cast<unsigned long long>(source_.window()));
-  hello.line("window", number);
-  std::snprintf(number, sizeof number, "%llu", static_cast<unsigned long long>(source_.size()));
-  hello.line("size", number);
-  if (options_.token[0] != 0) {
-    Text<512> text;
-    text.add(nonce);
-    text.add("\n");
-    text.add(session_);
-    text.add("\n");
-    text.add(name[0] != 0 ? name : "unknown");
-    unsigned char digest[dump::Sha256::size];
-    dump::hmac_sha256(options_.token, std::strlen(options_.token), text.get(), text.size(), digest);
-    char hex[2 * dump::Sha256::size + 1];
-    dump::to_hex(digest, sizeof digest, hex);
-    hello.line("proof", hex);
-  }
+  write_hello(hello, options_, session_, nonce, source_);
   if (!link_.send(wire::hello, 0, hello.get(), hello.size())) link_.close();
   return Step::again;
 }

@@ -26,6 +26,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "proto/text/number.hpp"
+
 namespace {
 
 using Clock = std::chrono::steady_clock;
@@ -208,7 +210,9 @@ Settings parse(int argc, char** argv) {
   Settings settings;
   for (int i = 1; i + 1 < argc; i += 2) {
     const std::string_view name = argv[i];
-    const auto value = static_cast<unsigned>(std::strtoul(argv[i + 1], nullptr, 10));
+    unsigned value = 0;
+    if (!blockloom::parse_whole(argv[i + 1], value))
+      die(fmt::format("{} {}: a whole number was expected", name, argv[i + 1]));
     if (name == "--port")
       settings.port = static_cast<std::uint16_t>(value);
     else if (name == "--machines")
