@@ -73,6 +73,16 @@ class Case(dump_support.Case):
             client.finish(kernel_dump_header(size))
             return self.one_dump(client.address), image
 
+    def remove(self, dump):
+        """Once nobody looks at it any more: its digest is made after its end."""
+        def removed():
+            try:
+                return self.server.rpc("dump_remove", {"dump": dump["id"]})
+            except harness.RpcError as error:
+                self.assertEqual(error.data["errc"], "busy")
+                return None
+        harness.wait_until(removed, "the dump can be removed")
+
     def use_device(self, message):
         with self.assertRaises(harness.RpcError) as refused:
             self.server.rpc("dump_list")
@@ -118,13 +128,7 @@ class Device(Case):
             self.server.rpc("dump_remove", {"dump": dump["id"]})
         self.assertEqual(client.pread(512, 0), image[:512])
         client.shutdown()
-
-        def removed():
-            try:
-                return self.server.rpc("dump_remove", {"dump": dump["id"]})
-            except harness.RpcError:
-                return None
-        harness.wait_until(removed, "it can be removed once it is closed")
+        self.remove(dump)
         self.assertEqual(self.dumps(), [])
         self.assertEqual(self.server.rpc("dump_info")["free_bytes"], before)
 
@@ -193,8 +197,7 @@ class Device(Case):
     def test_holes_are_zeros_and_not_an_older_dump(self):
         self.start_dumps()
         old, _ = self.send(6_000_000, 1)
-        self.wait_digest(old)
-        self.server.rpc("dump_remove", {"dump": old["id"]})
+        self.remove(old)
         image = harness.pattern(6_000_000, 2)
         with Client(self.port()) as client:
             client.herald()
@@ -221,7 +224,7 @@ class Device(Case):
         self.assertGreater(dump["bytes"], 8 * MIB)
         self.assertEqual(found[:dump["bytes"]], image[:dump["bytes"]])
         self.assertIn("dump_no_space", [e["kind"] for e in self.events()])
-        self.server.rpc("dump_remove", {"dump": dump["id"]})
+        self.remove(dump)
         again, image = self.send(10 * MIB, 8)
         self.assertEqual(again["state"], "complete")
         self.assertEqual(self.image_of(again), image)
