@@ -67,7 +67,7 @@ class Case(dump_support.Case):
 
     def send(self, size, seed=1, **how):
         image = harness.pattern(size, seed)
-        with Client(self.port(), **how) as client:
+        with Client(self.port(), **{"resends": 40, **how}) as client:
             client.herald()
             client.send_image(image)
             client.finish(kernel_dump_header(size))
@@ -250,7 +250,7 @@ class Device(Case):
         address = netdump.new_address()
         ids = []
         for n in range(4):
-            with Client(self.port(), address=address) as client:
+            with Client(self.port(), address=address, resends=40) as client:
                 client.herald()
                 client.send_image(harness.pattern(50_000, n))
                 client.finish(kernel_dump_header(50_000))
