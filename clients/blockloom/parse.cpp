@@ -1,4 +1,5 @@
 // The command line. The only file that knows CLI11.
+#include <algorithm>
 #include <cstdlib>
 #include <map>
 #include <sstream>
@@ -354,8 +355,14 @@ std::vector<VerbOptions> verb_options() {
     return verb;
   };
   all.push_back(of(&grammar.app(), ""));
-  for (const CLI::App* sub : grammar.app().get_subcommands(nullptr))
-    all.push_back(of(sub, sub->get_name()));
+  for (const CLI::App* sub : grammar.app().get_subcommands(nullptr)) {
+    VerbOptions verb = of(sub, sub->get_name());
+    for (const CLI::App* word : sub->get_subcommands(nullptr))
+      for (const std::string& option : of(word, "").options)
+        if (std::find(verb.options.begin(), verb.options.end(), option) == verb.options.end())
+          verb.options.push_back(option);
+    all.push_back(std::move(verb));
+  }
   return all;
 }
 

@@ -1,138 +1,20 @@
-#include "server/dump/service.hpp"
-
-#include <atomic>
-#include <mutex>
-#include <thread>
-
-#include <asio/executor_work_guard.hpp>
-#include <asio/io_context.hpp>
-#include <asio/posix/stream_descriptor.hpp>
-#include <asio/post.hpp>
-#include <asio/steady_timer.hpp>
 #include <fmt/format.h>
 #include <unistd.h>
 
 #include "proto/dump/netdump.hpp"
 #include "server/base/log.hpp"
 #include "server/base/thread.hpp"
-#include "server/dump/admission.hpp"
-#include "server/dump/afterwards.hpp"
-#include "server/dump/host.hpp"
-#include "server/dump/import.hpp"
-#include "server/dump/netconsole_logs.hpp"
-#include "server/dump/self_test.hpp"
-#include "server/dump/senders.hpp"
-#include "server/dump/stream_server.hpp"
+#include "server/dump/service_impl.hpp"
 #include "server/dump/tcp_listener.hpp"
-#include "server/dump/udp_port.hpp"
 
 namespace blockloom::dump {
 namespace {
 
-constexpr std::size_t disk_threads = 4;
 constexpr Duration tick_period = std::chrono::seconds(1);
 constexpr Duration retain_period = std::chrono::minutes(10);
 constexpr Duration retry_period = std::chrono::seconds(5);
 
 }  // namespace
-
-class Service::Impl final : public Host {
- public:
-  Impl(Options options, Notify notify, std::unique_ptr<BackEnd> back_end)
-      : options_(std::move(options)),
-        store_(std::move(back_end), options_.quota, options_.retention),
-        senders_(options_),
-        admission_(options_.sessions, options_.begins_per_minute),
-        workers_("bl-dump-io", disk_threads),
-        afterwards_(options_, store_, std::move(notify)) {}
-  ~Impl() override { stop(); }
-
-  Result<void> bind();
-  Result<void> start();
-  void stop();
-
-  // Host
-  Store& store() noexcept override { return store_; }
-  Workers& workers() noexcept override { return workers_; }
-  const Reception::Copies& copies() const noexcept override { return copies_; }
-  void on_network(std::function<void()> task) override {
-    if (state_) asio::post(state_->io, std::move(task));
-  }
-  bool allowed(const Address& address) const noexcept override { return senders_.allowed(address); }
-  bool session_begins(const Address& address, TimePoint now) override {
-    return admission_.begins(address, now);
-  }
-  void session_ended() noexcept override { admission_.ended(); }
-  std::string host_name(const Address& address) const override {
-    return senders_.host_name(address);
-  }
-  void dump_began(const Record& record) override { afterwards_.began(record); }
-  void dump_ended(const Record& record) override { afterwards_.ended(record); }
-  void no_space(const Record& record) override { afterwards_.no_space(record); }
-  void join_netconsole(Reception& reception, const Address& address) override {
-    join_console(console_, reception, address);
-  }
-
-  ServiceInfo info() const;
-  Result<void> ready() const;
-  Result<void> format();
-  Result<void> remove(const DumpId& id);
-  Result<Verdict> verify(const DumpId& id);
-  Result<Record> import(DeviceHandle device, const std::string& host);
-  Result<Record> test(Duration timeout);
-
- private:
-  struct Port {
-    Port(asio::io_context& io, std::unique_ptr<UdpPort> p) : port(std::move(p)), ready(io) {}
-    std::unique_ptr<UdpPort> port;
-    asio::posix::stream_descriptor ready;    // a duplicate of the port's descriptor
-    std::unique_ptr<NetdumpServer> netdump;  // null: netconsole's port
-  };
-  struct Running {
-    asio::io_context io{1};
-    asio::executor_work_guard<asio::io_context::executor_type> work{io.get_executor()};
-    asio::steady_timer tick{io};
-    std::vector<std::unique_ptr<Port>> ports;
-    std::unique_ptr<StreamServer> streams;
-    TimePoint retained{};
-    bool stopping = false;
-  };
-
-  Result<void> add_port(std::unique_ptr<UdpPort> bound, bool netdump);
-  void drain(Port& port);
-  void write_console_logs();
-  void run();
-  void wait_for(Port& port);
-  void tick();
-  void adopt_all();
-  Result<void> open_store();
-  void begin();
-  void retry_later(Duration wait);
-
-  const Options options_;
-  Store store_;
-  Senders senders_;
-  Admission admission_;
-  const Reception::Copies copies_;
-  Workers workers_;
-  Afterwards afterwards_;
-
-  NetconsoleLogs console_;
-  const std::shared_ptr<Workers::Strand> console_strand_ = std::make_shared<Workers::Strand>();
-
-  std::vector<std::unique_ptr<UdpPort>> bound_;  // between bind() and start()
-  std::vector<std::unique_ptr<UdpPort>> console_bound_;
-  std::vector<UniqueFd> listening_;
-  std::shared_ptr<StreamTls> tls_;
-  Endpoints endpoints_;
-  std::unique_ptr<Running> state_;
-  std::thread thread_;
-  std::atomic<bool> running_{false};
-
-  mutable std::mutex mutex_;  // protects what follows
-  NetdumpCounters netdump_counters_;
-  std::string trouble_ = "it is not open yet";
-};
 
 Result<void> Service::Impl::bind() {
   for (const BindPoint& point : options_.netdump) {
@@ -389,110 +271,6 @@ void Service::Impl::write_console_logs() {
       if (auto added = store_.back_end().append_log(host_name(address), text); !added)
         log_warning(fmt::format("netconsole: {}", added.error().message));
   });
-}
-
-ServiceInfo Service::Impl::info() const {
-  ServiceInfo info;
-  info.endpoints = endpoints_;
-  {
-    const std::lock_guard lock(mutex_);
-    info.netdump = netdump_counters_;
-    info.trouble = trouble_;
-  }
-  info.sessions = admission_.sessions();
-  info.sessions_max = options_.sessions;
-  info.dumps = store_.list().size();
-  info.bytes = store_.total_bytes();
-  auto& back_end = const_cast<Store&>(store_).back_end();
-  if (auto space = back_end.space()) info.space = *space;
-  info.store = back_end.name();
-  return info;
-}
-
-Result<void> Service::Impl::remove(const DumpId& id) {
-  auto record = store_.find(id);
-  if (auto removed = store_.remove(id); !removed) return removed;
-  if (record) afterwards_.removed(*record);
-  return {};
-}
-
-Result<Verdict> Service::Impl::verify(const DumpId& id) {
-  const auto record = store_.find(id);
-  if (!record) return Error{Errc::not_found, fmt::format("there is no dump {}", id.text())};
-  if (!record->over())
-    return Error{Errc::busy, fmt::format("dump {} is being received", id.text())};
-  store_.hold(id);
-  auto verdict = verify_image(store_, *record, [this] { return afterwards_.stopping(); });
-  store_.let_go(id);
-  return verdict;
-}
-
-Result<Record> Service::Impl::import(DeviceHandle device, const std::string& host) {
-  ImportOptions how;
-  how.device = device->name();
-  how.host = host;
-  how.stop = [this] { return afterwards_.stopping(); };
-  how.began = [this](const Record& record) { afterwards_.began(record); };
-  const std::uint64_t size = device->size().value;
-  const auto source = read_device(std::move(device));
-  auto imported = import_dump(store_, *source, size, how);
-  if (imported) afterwards_.ended(*imported);
-  return imported;
-}
-
-Result<Record> Service::Impl::test(Duration timeout) {
-  if (endpoints_.netdump.empty())
-    return Error{Errc::not_supported, "test: there is no netdump listener to send to"};
-  return run_self_test(store_, endpoints_.netdump.front(), timeout);
-}
-
-Service::Service(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
-Service::~Service() = default;
-
-Result<std::unique_ptr<Service>> Service::open(Options options, Notify notify,
-                                               std::unique_ptr<BackEnd> device) {
-  if (auto good = check_options(options); !good) return good.error();
-  if (!device) {
-    auto folder = open_folder(options.store);
-    if (!folder) return folder.error();
-    device = std::move(*folder);
-  }
-  auto impl = std::make_unique<Impl>(std::move(options), std::move(notify), std::move(device));
-  if (!impl->store().back_end().opens_late())
-    if (auto loaded = impl->store().load(); !loaded) return loaded.error();
-  if (auto bound = impl->bind(); !bound) return bound.error();
-  return std::unique_ptr<Service>(new Service(std::move(impl)));
-}
-
-Result<void> Service::start() {
-  return impl_->start();
-}
-void Service::stop() {
-  impl_->stop();
-}
-Store& Service::store() noexcept {
-  return impl_->store();
-}
-ServiceInfo Service::info() const {
-  return impl_->info();
-}
-Result<void> Service::ready() const {
-  return impl_->ready();
-}
-Result<void> Service::format() {
-  return impl_->format();
-}
-Result<void> Service::remove(const DumpId& id) {
-  return impl_->remove(id);
-}
-Result<Verdict> Service::verify(const DumpId& id) {
-  return impl_->verify(id);
-}
-Result<Record> Service::import(DeviceHandle device, const std::string& host) {
-  return impl_->import(std::move(device), host);
-}
-Result<Record> Service::test(Duration timeout) {
-  return impl_->test(timeout);
 }
 
 }  // namespace blockloom::dump
