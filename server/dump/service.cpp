@@ -1,3 +1,8 @@
+#include <asio/executor_work_guard.hpp>
+#include <asio/io_context.hpp>
+#include <asio/posix/stream_descriptor.hpp>
+#include <asio/post.hpp>
+#include <asio/steady_timer.hpp>
 #include <fmt/format.h>
 #include <unistd.h>
 
@@ -5,16 +10,51 @@
 #include "server/base/log.hpp"
 #include "server/base/thread.hpp"
 #include "server/dump/service_impl.hpp"
+#include "server/dump/stream_server.hpp"
 #include "server/dump/tcp_listener.hpp"
 
 namespace blockloom::dump {
 namespace {
 
+constexpr std::size_t disk_threads = 4;
 constexpr Duration tick_period = std::chrono::seconds(1);
 constexpr Duration retain_period = std::chrono::minutes(10);
 constexpr Duration retry_period = std::chrono::seconds(5);
 
 }  // namespace
+
+struct Service::Impl::Port {
+  Port(asio::io_context& io, std::unique_ptr<UdpPort> p) : port(std::move(p)), ready(io) {}
+  std::unique_ptr<UdpPort> port;
+  asio::posix::stream_descriptor ready;    // a duplicate of the port's descriptor
+  std::unique_ptr<NetdumpServer> netdump;  // null: netconsole's port
+};
+
+struct Service::Impl::Running {
+  asio::io_context io{1};
+  asio::executor_work_guard<asio::io_context::executor_type> work{io.get_executor()};
+  asio::steady_timer tick{io};
+  std::vector<std::unique_ptr<Port>> ports;
+  std::unique_ptr<StreamServer> streams;
+  TimePoint retained{};
+  bool stopping = false;
+};
+
+Service::Impl::Impl(Options options, Notify notify, std::unique_ptr<BackEnd> back_end)
+    : options_(std::move(options)),
+      store_(std::move(back_end), options_.quota, options_.retention),
+      senders_(options_),
+      admission_(options_.sessions, options_.begins_per_minute),
+      workers_("bl-dump-io", disk_threads),
+      afterwards_(options_, store_, std::move(notify)) {}
+
+Service::Impl::~Impl() {
+  stop();
+}
+
+void Service::Impl::on_network(std::function<void()> task) {
+  if (state_) asio::post(state_->io, std::move(task));
+}
 
 Result<void> Service::Impl::bind() {
   for (const BindPoint& point : options_.netdump) {

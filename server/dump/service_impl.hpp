@@ -4,35 +4,24 @@
 #include <mutex>
 #include <thread>
 
-#include <asio/executor_work_guard.hpp>
-#include <asio/io_context.hpp>
-#include <asio/posix/stream_descriptor.hpp>
-#include <asio/post.hpp>
-#include <asio/steady_timer.hpp>
-
 #include "server/dump/admission.hpp"
 #include "server/dump/afterwards.hpp"
 #include "server/dump/host.hpp"
 #include "server/dump/netconsole_logs.hpp"
 #include "server/dump/senders.hpp"
 #include "server/dump/service.hpp"
-#include "server/dump/stream_server.hpp"
 #include "server/dump/udp_port.hpp"
 
 namespace blockloom::dump {
+
+class StreamTls;
 
 /// The inside of the service; only its own files include this. One thread for the network
 /// ("bl-dump"), workers for the store.
 class Service::Impl final : public Host {
  public:
-  Impl(Options options, Notify notify, std::unique_ptr<BackEnd> back_end)
-      : options_(std::move(options)),
-        store_(std::move(back_end), options_.quota, options_.retention),
-        senders_(options_),
-        admission_(options_.sessions, options_.begins_per_minute),
-        workers_("bl-dump-io", disk_threads),
-        afterwards_(options_, store_, std::move(notify)) {}
-  ~Impl() override { stop(); }
+  Impl(Options options, Notify notify, std::unique_ptr<BackEnd> back_end);
+  ~Impl() override;
 
   Result<void> bind();
   Result<void> start();
@@ -42,9 +31,7 @@ class Service::Impl final : public Host {
   Store& store() noexcept override { return store_; }
   Workers& workers() noexcept override { return workers_; }
   const Reception::Copies& copies() const noexcept override { return copies_; }
-  void on_network(std::function<void()> task) override {
-    if (state_) asio::post(state_->io, std::move(task));
-  }
+  void on_network(std::function<void()> task) override;
   bool allowed(const Address& address) const noexcept override { return senders_.allowed(address); }
   bool session_begins(const Address& address, TimePoint now) override {
     return admission_.begins(address, now);
@@ -69,23 +56,8 @@ class Service::Impl final : public Host {
   Result<Record> test(Duration timeout);
 
  private:
-  static constexpr std::size_t disk_threads = 4;
-
-  struct Port {
-    Port(asio::io_context& io, std::unique_ptr<UdpPort> p) : port(std::move(p)), ready(io) {}
-    std::unique_ptr<UdpPort> port;
-    asio::posix::stream_descriptor ready;    // a duplicate of the port's descriptor
-    std::unique_ptr<NetdumpServer> netdump;  // null: netconsole's port
-  };
-  struct Running {
-    asio::io_context io{1};
-    asio::executor_work_guard<asio::io_context::executor_type> work{io.get_executor()};
-    asio::steady_timer tick{io};
-    std::vector<std::unique_ptr<Port>> ports;
-    std::unique_ptr<StreamServer> streams;
-    TimePoint retained{};
-    bool stopping = false;
-  };
+  struct Port;
+  struct Running;  // holds what is Asio's
 
   Result<void> add_port(std::unique_ptr<UdpPort> bound, bool netdump);
   void drain(Port& port);

@@ -139,8 +139,9 @@ class KdumpTest(dump_support.Case):
         self.assert_dump(self.panic().wait_off())
 
     def test_into_a_mirror_one_leg_of_which_stops(self):
+        log = self.make_file("log", MIB)
         legs = [mirror_legs.Nbdkit(self, STORE_MIB * MIB) for _ in range(2)]
-        self.serve_dumps_on(f"0 {STORE_MIB * MIB // 512} mirror core 2 1024 nosync 2 "
+        self.serve_dumps_on(f"0 {STORE_MIB * MIB // 512} mirror disk 3 {log} 1024 nosync 2 "
                             f"{legs[0].uri()} 0 {legs[1].uri()} 0 2 timeout_ms 1000")
         machine = self.panic()
         harness.wait_until(lambda: self.dumps(HOST) and self.one_dump(HOST)["bytes"] > 2 * MIB,

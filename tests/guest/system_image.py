@@ -77,7 +77,8 @@ PROGRAMS = ["journalctl", "nbd-client", "nbdcopy", "nbdinfo", "nbdkit", "systemc
             "systemd-analyze", "systemd-sysusers", "systemd-tmpfiles"]
 # What Blockloom loads: its files come with the machine, their libraries with Debian.
 LIBRARIES = ["libcrypto.so.3", "libfmt.so.9", "libgcc_s.so.1", "libgnutls.so.30", "libisal.so.2",
-             "libnbd.so.0", "libnss_files.so.2", "libstdc++.so.6", "libsystemd.so.0"]
+             "libnbd.so.0", "libnss_files.so.2", "libssl.so.3", "libstdc++.so.6",
+             "libsystemd.so.0"]
 # Of Debian's systemd, with all that is in them, but without what looks for disks, consoles and old
 # init scripts at every reload: it takes seconds here and finds nothing.
 FOLDERS = ["lib/systemd", "usr/lib/sysusers.d", "usr/lib/tmpfiles.d"]
