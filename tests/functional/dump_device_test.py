@@ -169,6 +169,7 @@ class Device(Case):
         self.assertEqual(dump["state"], "complete")
         self.assertEqual(self.image_of(dump), image)
 
+    @dump_stream_test.WITH_SENDER
     def test_a_stream_goes_on_after_a_kill_and_brings_its_texts(self):
         self.start_dumps(listen=["netdump", "stream"])
         image = harness.pattern(9_000_000, 5)
