@@ -1,5 +1,6 @@
 #include "plugins/nbdkit/socket_hooks.hpp"
 
+#include <atomic>
 #include <cerrno>
 #include <ctime>
 
@@ -12,6 +13,8 @@ namespace {
 constexpr timespec moment{0, 50'000'000};
 
 ClientStreams* streams = nullptr;  // of the hooks that are installed
+/// A connection closes last of all: whoever reads this sees what its thread did before.
+std::atomic<unsigned> closed{0};
 
 ssize_t hooked_read(int fd, void* data, std::size_t length) {
   return streams->receive(fd, data, length);
@@ -22,7 +25,9 @@ ssize_t hooked_send(int fd, const void* data, std::size_t length, int flags) {
 }
 
 int hooked_close(int fd) {
-  return streams->close(fd);
+  const int result = streams->close(fd);
+  closed.fetch_add(1, std::memory_order_release);
+  return result;
 }
 
 int hooked_shutdown(int fd, int how) {
@@ -51,6 +56,8 @@ void SocketHooks::remove() noexcept {
   if (!installed_) return;
   installed_ = false;
   restore_imports(imports_);
+  // nbdkit has waited for the connections, in words that only it knows.
+  closed.load(std::memory_order_acquire);
   streams = nullptr;
 }
 

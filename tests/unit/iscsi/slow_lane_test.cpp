@@ -46,18 +46,23 @@ TEST_CASE("a read of what is in the page cache ends at once; a cold one on anoth
   auto warm = a.start(read_8, {}, 4096);
   CHECK(warm->step == TaskStep::ended);
   CHECK(a.finish(*warm).data == blocks_of(4096, 'x'));
-  if (!file.cool()) {
-    MESSAGE("no cold read here: the temporary folder's file system has no disk");
-    return;
+  // The kernel may have the page back before it is asked for: once in a while is enough.
+  bool was_cold = false;
+  for (int tries = 0; tries < 50 && !was_cold; ++tries) {
+    if (!file.cool()) {
+      MESSAGE("no cold read here: the temporary folder's file system has no disk");
+      return;
+    }
+    const IoTotals before = bench.device().info().totals;
+    auto read = a.start(read_8, {}, 4096);
+    was_cold = read->step == TaskStep::running;
+    CHECK(a.finish(*read).data == blocks_of(4096, 'x'));
+    const IoTotals after = bench.device().info().totals;
+    CHECK(after.reads == before.reads + 1);
+    CHECK(after.errors == before.errors);
+    CHECK(after.in_flight == 0);
   }
-  const IoTotals before = bench.device().info().totals;
-  auto cold = a.start(read_8, {}, 4096);
-  CHECK(cold->step == TaskStep::running);
-  CHECK(a.finish(*cold).data == blocks_of(4096, 'x'));
-  const IoTotals after = bench.device().info().totals;
-  CHECK(after.reads == before.reads + 1);
-  CHECK(after.errors == before.errors);
-  CHECK(after.in_flight == 0);
+  CHECK(was_cold);
 }
 
 TEST_CASE("a flush and a durable write go to another thread, where the leg is local") {
